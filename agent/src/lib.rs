@@ -1,0 +1,13 @@
+//! The program in the ramdisk: process 1, finds its node, serves the command API, writes the image.
+
+pub mod api;
+pub mod commands;
+pub mod conductor;
+pub mod config;
+pub mod disk;
+pub mod executor;
+pub mod image;
+pub mod init;
+pub mod inventory;
+pub mod platform;
+pub mod run;

@@ -1,0 +1,3 @@
+//! Entry point: which of the agent's duties this process takes, and its exit code. No more.
+
+fn main() {}

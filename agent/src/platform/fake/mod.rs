@@ -1,0 +1,1 @@
+//! In-memory and faulty versions of the traits, for tests.

@@ -1,0 +1,63 @@
+//! The machine the agent runs on, as the other rooms see it.
+
+use super::block::BlockDevice;
+use ferric_common::wire::inventory::{Disk, Inventory};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// What went wrong between the agent and its machine.
+#[derive(Debug, thiserror::Error)]
+pub enum MachineError {
+    #[error("{action} {what}")]
+    Io {
+        action: &'static str,
+        what: String,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("{what} is in use: {by}")]
+    Busy { what: String, by: String },
+    /// Guards a developer's workstation: outside the ramdisk the agent touches only what was named to it.
+    #[error("refused to {action} {what}: this is not the ramdisk and the device was not named with --disk")]
+    NotOurs { action: &'static str, what: String },
+}
+
+/// A disk as hint matching sees it: the wire's 14 fields, plus every serial and WWN under which it may be known.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DiskFacts {
+    pub disk: Disk,
+    /// Candidates for a `serial` hint: lsblk's, udev's short and long forms. The first is `disk.serial`.
+    pub serials: Vec<String>,
+    pub wwns: Vec<String>,
+    pub read_only: bool,
+}
+
+/// One member of the log archive.
+#[derive(Clone, Debug)]
+pub struct LogFile {
+    pub name: String,
+    pub bytes: Vec<u8>,
+}
+
+/// Everything the agent asks of its machine. Calls may block for up to a second; async callers use a blocking thread.
+pub trait Machine: Send + Sync {
+    fn inventory(&self) -> Inventory;
+    /// Whole disks that could hold an operating system, in the kernel's order: no partitions, loops, ROMs, floppies,
+    /// RAM disks, nothing of size 0.
+    fn disks(&self) -> Result<Vec<DiskFacts>, MachineError>;
+    /// Block devices of a disk's partitions (`/dev/sda1`, …), in order.
+    fn partitions(&self, disk: &str) -> Result<Vec<String>, MachineError>;
+    /// Opens a disk exclusively, for direct I/O. Refuses one that is mounted or held (md, LVM, dm).
+    fn open_disk(&self, name: &str) -> Result<Arc<dyn BlockDevice>, MachineError>;
+    /// Asks the kernel to read the partition table again; a kernel that cannot is not an error.
+    fn reread_partitions(&self, disk: &str) -> Result<(), MachineError>;
+    /// The address the kernel would use as source towards `target`, link-local ones left out.
+    fn source_address(&self, target: IpAddr) -> Option<IpAddr>;
+    /// sync(2), then drops caches.
+    fn sync(&self) -> Result<(), MachineError>;
+    /// Powers off or reboots at once. The caller has synced. Outside the ramdisk: an error, never the workstation.
+    fn power_off(&self) -> Result<(), MachineError>;
+    fn reboot(&self) -> Result<(), MachineError>;
+    /// Kernel log, agent log, mounts, disks, addresses: what a person would look at first.
+    fn logs(&self) -> Vec<LogFile>;
+}

@@ -1,0 +1,1 @@
+//! Bytes in, values out, and back. Every parser here meets hostile input: bounded, checked, refused in words.

@@ -1,0 +1,1 @@
+//! Root device hints: parse, match, say why not.

@@ -1,0 +1,36 @@
+//! What machines fetch while they boot: DHCP answers, boot files, boot scripts, kernels, ramdisks, images.
+//!
+//! This room knows no node and no store; it asks the [`BootDirectory`] what a MAC address may boot now.
+
+pub mod serve;
+
+use async_trait::async_trait;
+use ferric_common::ids::{MacAddress, NodeUuid};
+use std::path::PathBuf;
+
+/// What one machine boots from the network at this moment.
+#[derive(Clone, Debug)]
+pub struct BootPlan {
+    pub node: NodeUuid,
+    pub kernel: PathBuf,
+    pub ramdisk: PathBuf,
+    /// Further archives loaded after the ramdisk (firmware, operator's additions).
+    pub extra_ramdisks: Vec<PathBuf>,
+    /// Kernel parameters, checked printable ASCII; `BOOTIF=` is added by the boot script.
+    pub kernel_parameters: String,
+}
+
+/// What the boot services need to know; the conductor answers.
+#[async_trait]
+pub trait BootDirectory: Send + Sync + 'static {
+    /// Whether a MAC belongs to an enrolled node (only those get a lease unless discovery is on).
+    async fn knows(&self, mac: MacAddress) -> bool;
+    /// What this MAC boots now; `Err` holds the reason in words, shown on the machine's console by the boot script
+    /// (then the machine goes on to its disk).
+    async fn plan_for_mac(&self, mac: MacAddress) -> Result<BootPlan, String>;
+    /// The same by node, for the kernel and ramdisk requests that the script makes.
+    async fn plan_for_node(&self, node: NodeUuid) -> Result<BootPlan, String>;
+    /// Called when a machine has fetched something, so that a wait can say how far it came:
+    /// `DHCP answered 10.0.0.5`, `fetched snponly.efi`, `fetched the kernel`.
+    async fn seen(&self, mac: Option<MacAddress>, node: Option<NodeUuid>, what: String);
+}

@@ -1,0 +1,1 @@
+//! The sockets: DHCP, TFTP, HTTP.

@@ -1,0 +1,13 @@
+//! The service: enrolment, the provision state machine, BMCs, network boot, and Ironic's REST API.
+
+pub mod api;
+pub mod boot;
+pub mod conductor;
+pub mod config;
+pub mod configdrive;
+pub mod domain;
+pub mod drivers;
+pub mod images;
+pub mod ramdisk;
+pub mod run;
+pub mod store;

@@ -1,0 +1,3 @@
+//! Entry point of the service: configuration, run, exit code. No more.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Builds the ramdisk, byte for byte reproducible.
