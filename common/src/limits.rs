@@ -56,3 +56,6 @@ pub const PROGRAM_OUTPUT: usize = 1 << 20;
 pub const CONFIG_DRIVE: u64 = 64 * MIB;
 /// Smallest disk that is chosen without hints, in bytes (ironic-python-agent's rule).
 pub const SMALLEST_ROOT_DISK: u64 = 4 * GIB;
+/// A DHCP datagram in bytes; different options in one.
+pub const DHCP_MESSAGE: usize = 4096;
+pub const DHCP_OPTIONS: usize = 254;

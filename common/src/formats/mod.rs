@@ -1,1 +1,3 @@
 //! Bytes in, values out, and back. Every parser here meets hostile input: bounded, checked, refused in words.
+
+pub mod dhcp;
