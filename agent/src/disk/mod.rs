@@ -1,1 +1,4 @@
-//! (room not filled yet)
+//! The machine's disks: choose the root disk, lay out its partition table, wipe what was there.
+
+pub mod aligned;
+pub mod layout;

@@ -1,3 +1,5 @@
 //! Bytes in, values out, and back. Every parser here meets hostile input: bounded, checked, refused in words.
 
 pub mod dhcp;
+pub mod gpt;
+pub mod mbr;
