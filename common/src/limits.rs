@@ -59,3 +59,23 @@ pub const SMALLEST_ROOT_DISK: u64 = 4 * GIB;
 /// A DHCP datagram in bytes; different options in one.
 pub const DHCP_MESSAGE: usize = 4096;
 pub const DHCP_OPTIONS: usize = 254;
+/// A TFTP request in bytes (RFC 2347); its options; bytes a block that fit an Ethernet frame; blocks a window.
+pub const TFTP_REQUEST: usize = 512;
+pub const TFTP_OPTIONS: usize = 16;
+pub const TFTP_BLOCK: usize = 1468;
+pub const TFTP_WINDOW: u16 = 8;
+/// TFTP transfers to one address, and to all; resends of one window; bytes of a boot file.
+pub const TFTP_TRANSFERS_PER_ADDRESS: usize = 4;
+pub const TFTP_TRANSFERS: usize = 256;
+pub const TFTP_RESENDS: u32 = 5;
+pub const BOOT_FILE: u64 = 16 * MIB;
+/// DHCP answers a second; leases to machines that are not enrolled; addresses of a range.
+pub const DHCP_ANSWERS_PER_SECOND: u32 = 200;
+pub const DHCP_UNKNOWN_LEASES: usize = 1024;
+pub const DHCP_RANGE: u32 = 65_536;
+/// Connections to the boot server from one address, and from all; one chunk of a file it sends, in bytes.
+pub const BOOT_CONNECTIONS_PER_ADDRESS: usize = 64;
+pub const BOOT_CONNECTIONS: usize = 2048;
+pub const BOOT_CHUNK: usize = 256 << 10;
+/// Bytes of an image that the controller reads to know its format and size.
+pub const IMAGE_HEAD: usize = 64 << 10;

@@ -3,3 +3,4 @@
 pub mod dhcp;
 pub mod gpt;
 pub mod mbr;
+pub mod tftp;
