@@ -1,5 +1,6 @@
 //! Bytes in, values out, and back. Every parser here meets hostile input: bounded, checked, refused in words.
 
+pub mod cpio;
 pub mod dhcp;
 pub mod gpt;
 pub mod mbr;
