@@ -4,6 +4,7 @@ use super::block::BlockDevice;
 use ferric_common::wire::inventory::{Disk, Inventory};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 /// What went wrong between the agent and its machine.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +59,14 @@ pub trait Machine: Send + Sync {
     /// Powers off or reboots at once. The caller has synced. Outside the ramdisk: an error, never the workstation.
     fn power_off(&self) -> Result<(), MachineError>;
     fn reboot(&self) -> Result<(), MachineError>;
+    /// Sets the machine's clock (system and hardware). Called when the controller's clock is more than an hour from ours.
+    ///
+    /// # Errors
+    /// Outside the ramdisk always: a workstation's clock is not ours to set.
+    fn set_clock(&self, to: SystemTime) -> Result<(), MachineError> {
+        let _ = to;
+        Err(MachineError::NotOurs { action: "set", what: "the clock".to_string() })
+    }
     /// Kernel log, agent log, mounts, disks, addresses: what a person would look at first.
     fn logs(&self) -> Vec<LogFile>;
 }
