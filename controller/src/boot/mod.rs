@@ -2,6 +2,10 @@
 //!
 //! This room knows no node and no store; it asks the [`BootDirectory`] what a MAC address may boot now.
 
+pub mod config;
+pub mod dhcp_reply;
+pub mod ipxe;
+pub mod leases;
 pub mod serve;
 
 use async_trait::async_trait;
