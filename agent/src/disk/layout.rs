@@ -110,7 +110,7 @@ pub fn check_table(head: &[u8], disk_size: ByteCount, sector: SectorSize) -> Res
 /// [`LayoutError`]: no valid table, no room, more than 64 MiB. Without a config drive, a head without a table is not
 /// an error here: nothing is to be done ([`check_table`] is what refuses it).
 pub fn plan(
-    head: &mut Vec<u8>,
+    head: &mut [u8],
     disk_size: ByteCount,
     sector: SectorSize,
     config_drive: Option<&[u8]>,
@@ -238,3 +238,6 @@ fn pad(drive: &[u8], sector: SectorSize) -> Vec<u8> {
     bytes.resize(drive.len().next_multiple_of(sector.0 as usize).max(sector.0 as usize), 0);
     bytes
 }
+
+#[cfg(test)]
+mod tests;

@@ -302,3 +302,149 @@ pub(super) fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
         target.copy_from_slice(value);
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use alloc::string::ToString;
+
+    /// A disk's head with an empty table of `entries` entries.
+    pub(crate) fn blank(sector: u32, sectors: u64, entries: u32) -> Vec<u8> {
+        let mut head = vec![0; 1 << 20];
+        let mut header = vec![0; HEADER_SIZE];
+        put(&mut header, 0, SIGNATURE);
+        put(&mut header, 8, &[0, 0, 1, 0, 92, 0, 0, 0]);
+        put(&mut header, 40, &34u64.to_le_bytes());
+        put(&mut header, 56, &[7; 16]);
+        put(&mut header, 80, &entries.to_le_bytes());
+        put(&mut header, 84, &128u32.to_le_bytes());
+        let gpt = Gpt {
+            sector: u64::from(sector),
+            header,
+            array: vec![0; entries as usize * ENTRY_SIZE],
+            entries,
+            array_lba: 2,
+            alternate: sectors - 1,
+            last_usable: sectors - 34,
+            disk_guid: [7; 16],
+        };
+        gpt.render_primary(&mut head);
+        head
+    }
+
+    fn part(first: u64, last: u64) -> Partition {
+        Partition { number: 0, type_guid: LINUX_DATA, guid: [3; 16], first, last, name: "config-2 ä".into() }
+    }
+
+    #[test]
+    fn the_crc_is_the_usual_one() {
+        assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
+        assert_eq!(crc32(b""), 0);
+    }
+
+    #[test]
+    fn what_is_added_is_read_again_from_both_copies() {
+        for (sector, entries) in [(512, 128), (4096, 128), (512, 4), (4096, 1024)] {
+            let sectors = 64 << 20 >> 9;
+            let mut head = blank(sector, 20_000, entries);
+            let mut gpt = Gpt::parse(&head, SectorSize(sector)).unwrap();
+            assert_eq!(gpt.add(&part(2048, 4095)), Ok(1));
+            assert_eq!(gpt.add(&part(4096, 4096)), Ok(2));
+            gpt.fit(sectors).unwrap();
+            gpt.render_primary(&mut head);
+            let again = Gpt::parse(&head, SectorSize(sector)).unwrap();
+            assert_eq!(again.backup_lba(), sectors - 1);
+            let found: Vec<_> = again.partitions().collect();
+            assert_eq!(found[0], Partition { number: 1, ..part(2048, 4095) });
+            assert_eq!(found[1].number, 2);
+            let (at, backup) = gpt.render_backup();
+            assert_eq!((at * u64::from(sector)) as usize + backup.len(), sectors as usize * sector as usize);
+            let header = &backup[backup.len() - sector as usize..];
+            assert_eq!(le32(header, 16), header_crc(&header[..92]));
+            assert_eq!((le64(header, 24), le64(header, 32), le64(header, 72)), (sectors - 1, 1, at));
+            assert!(backup.starts_with(&gpt.array));
+        }
+    }
+
+    /// Breaks a good table in one place, with the header's CRC made right again unless that is what is broken.
+    #[track_caller]
+    fn broken(at: usize, bytes: &[u8], want: &str) {
+        let mut head = blank(512, 20_000, 128);
+        put(&mut head, 512 + at, bytes);
+        if at != 16 {
+            let crc = header_crc(&head[512..512 + 92]);
+            put(&mut head, 512 + 16, &crc.to_le_bytes());
+        }
+        assert_eq!(Gpt::parse(&head, SectorSize(512)).unwrap_err().to_string(), want);
+    }
+
+    #[test]
+    fn odd_tables_are_refused_by_name() {
+        broken(0, b"EFI BART", "no GPT header at byte 512");
+        broken(12, &91u32.to_le_bytes(), "GPT header: its size is 91, must be 92 to one sector");
+        broken(12, &513u32.to_le_bytes(), "GPT header: its size is 513, must be 92 to one sector");
+        broken(24, &[2], "GPT header: its own sector is 2, must be 1");
+        broken(72, &[1], "GPT header: the sector of the partition array is 1, must be 2 or more");
+        broken(72, &[0xff; 8], "the GPT is cut off: the partition array ends past the 1048576 bytes at hand");
+        broken(80, &1025u32.to_le_bytes(), "GPT header: the number of entries is 1025, must be 1 to 1024");
+        broken(80, &0u32.to_le_bytes(), "GPT header: the number of entries is 0, must be 1 to 1024");
+        broken(84, &256u32.to_le_bytes(), "GPT header: the entry size is 256, must be 128");
+        broken(88, &[1, 2, 3, 4], "GPT partition array CRC is 0xab54d286, the header says 0x04030201");
+        let mut head = blank(512, 20_000, 128);
+        head[512 + 16] ^= 1;
+        assert!(matches!(Gpt::parse(&head, SectorSize(512)), Err(GptError::HeaderCrc { .. })));
+        assert!(matches!(Gpt::parse(&head[..600], SectorSize(512)), Err(GptError::Truncated { .. })));
+        let head = blank(4096, 20_000, 128);
+        assert_eq!(
+            Gpt::parse(&head, SectorSize(512)).unwrap_err().to_string(),
+            "the GPT was made for 4096-byte sectors, the disk has 512-byte sectors: build the image for this sector size"
+        );
+    }
+
+    #[test]
+    fn partitions_must_lie_inside_the_disk() {
+        let table = |first, last| {
+            let mut gpt = Gpt::parse(&blank(512, 20_000, 128), SectorSize(512)).unwrap();
+            gpt.add(&part(first, last)).unwrap();
+            gpt
+        };
+        assert_eq!(table(2048, 9966).fit(10_000), Ok(()));
+        assert_eq!(
+            table(2048, 9967).fit(10_000).unwrap_err().to_string(),
+            "GPT partition 1 ends in sector 9967, the last usable sector of this disk is 9966"
+        );
+        assert!(matches!(table(1, 5).fit(10_000), Err(GptError::Range { .. })));
+        assert!(matches!(table(50, 49).fit(10_000), Err(GptError::Range { .. })));
+        assert!(matches!(table(50, u64::MAX).fit(10_000), Err(GptError::Outside { .. })));
+        for sectors in [0, 1, 33, 60] {
+            assert_eq!(table(50, 51).fit(sectors), Err(GptError::DiskTooSmall { sectors }));
+        }
+    }
+
+    #[test]
+    fn a_full_table_is_an_error() {
+        let mut gpt = Gpt::parse(&blank(512, 20_000, 1), SectorSize(512)).unwrap();
+        assert_eq!(gpt.add(&part(50, 51)), Ok(1));
+        assert_eq!(gpt.add(&part(52, 53)), Err(GptError::Full(1)));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_header_panics(noise in proptest::collection::vec((0usize..92, 0u8..), 0..6), sectors in 0u64..) {
+            let mut head = blank(512, 20_000, 128);
+            for (at, byte) in noise {
+                head[512 + at] = byte;
+            }
+            let crc = header_crc(&head[512..604]);
+            put(&mut head, 528, &crc.to_le_bytes());
+            if let Ok(mut gpt) = Gpt::parse(&head, SectorSize(512)) {
+                let _ = gpt.add(&part(sectors / 2, sectors));
+                if gpt.fit(sectors).is_ok() {
+                    gpt.render_primary(&mut head);
+                    assert!(gpt.render_backup().0 < sectors);
+                    assert!(Gpt::parse(&head, SectorSize(512)).is_ok());
+                }
+            }
+        }
+    }
+}

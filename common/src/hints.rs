@@ -1,1 +1,0 @@
-//! Root device hints: parse, match, say why not.
