@@ -4,4 +4,5 @@ pub mod cpio;
 pub mod dhcp;
 pub mod gpt;
 pub mod mbr;
+pub mod qcow2;
 pub mod tftp;
