@@ -15,7 +15,7 @@ pub struct LookupResponse {
 }
 
 /// The part of a node that a ramdisk may see; secrets are masked.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct LookupNode {
     pub uuid: String,
     #[serde(default)]
@@ -29,7 +29,7 @@ pub struct LookupNode {
 }
 
 /// What the conductor tells the agent. Only the time-out is required: older conductors send less.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct LookupConfig {
     /// Seconds after which the conductor calls an agent lost.
     pub heartbeat_timeout: u64,
