@@ -1,0 +1,94 @@
+//! What commands work with: the machine, the rules of this deployment, the node as last seen, and what was written.
+
+use crate::commands::rooms::{CancelFlag, ImageWriter, ProgressCell};
+use crate::platform::machine::Machine;
+use crate::state::Written;
+use ferric_common::events::Progress;
+use serde_json::{Map, Value};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The parts of a node that commands read.
+#[derive(Clone, Debug, Default)]
+pub struct NodeView {
+    pub uuid: String,
+    pub properties: Map<String, Value>,
+    pub instance_info: Map<String, Value>,
+    pub driver_internal_info: Map<String, Value>,
+}
+
+impl NodeView {
+    /// Reads a node object as a conductor sends it; what is missing is empty.
+    pub fn from_value(node: &Value) -> NodeView {
+        let part = |name: &str| node.get(name).and_then(Value::as_object).cloned().unwrap_or_default();
+        NodeView {
+            uuid: node.get("uuid").and_then(Value::as_str).unwrap_or_default().to_string(),
+            properties: part("properties"),
+            instance_info: part("instance_info"),
+            driver_internal_info: part("driver_internal_info"),
+        }
+    }
+}
+
+/// What the configuration and the lookup answer allow.
+#[derive(Clone, Debug, Default)]
+pub struct Rules {
+    pub md5: bool,
+    /// Lower case; empty: no restriction.
+    pub permitted_formats: Vec<String>,
+    pub image_user: Option<String>,
+    pub image_password: Option<String>,
+    pub ignore_bootloader_failure: bool,
+    /// How long after the agent's start a missing root disk is waited for, and the pause between looks.
+    pub disk_wait: Duration,
+    pub disk_pause: Duration,
+}
+
+/// Keeps what was written (or that nothing is) where a crash does not reach it.
+pub type Remember = Box<dyn Fn(Option<&Written>) + Send + Sync>;
+
+/// Shared by all commands of a boot.
+pub struct Context {
+    pub machine: Arc<dyn Machine>,
+    pub writer: Box<dyn ImageWriter>,
+    /// For image and checksum servers.
+    pub tls: Arc<rustls::ClientConfig>,
+    pub runtime: tokio::runtime::Handle,
+    pub rules: Rules,
+    pub node: Mutex<NodeView>,
+    pub written: Mutex<Option<Written>>,
+    /// Called after an image was written completely, to keep that over a crash.
+    pub remember: Remember,
+    /// How long a command that ends the machine waits, so that the answer to its POST gets out first.
+    pub reply_grace: Duration,
+    pub started: Instant,
+}
+
+impl Context {
+    pub fn node(&self) -> NodeView {
+        lock(&self.node).clone()
+    }
+    /// Takes over the node that came with a command: it is newer than the lookup's.
+    pub fn cache_node(&self, node: &Value) {
+        *lock(&self.node) = NodeView::from_value(node);
+    }
+}
+
+/// A poisoned lock only means that a command panicked while holding it; the values are replaced whole, so they are sound.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One running command, as seen from outside.
+#[derive(Default)]
+pub struct Job {
+    pub progress: ProgressCell,
+    pub cancel: CancelFlag,
+}
+
+impl Job {
+    /// How far the command is; none for commands that do not count bytes.
+    pub fn progress(&self) -> Option<Progress> {
+        Some(self.progress.latest()).filter(|progress| !progress.stage.is_empty())
+    }
+}

@@ -1,0 +1,27 @@
+//! Namespace `deploy`: the steps that put an instance on the machine.
+
+use super::steps::{self, Family};
+use super::{Context, Failure, Job, Params, failure, rooms, standby};
+use serde_json::{Map, Value, json};
+
+pub fn get_deploy_steps(context: &Context, params: &Params, _job: &Job) -> Result<Value, Failure> {
+    steps::list(Family::Deploy, context, params)
+}
+
+pub fn execute_deploy_step(context: &Context, params: &Params, job: &Job) -> Result<Value, Failure> {
+    steps::execute(Family::Deploy, context, params, |name, args| match name {
+        "write_image" => write_image(context, args, job),
+        "erase_devices_metadata" => rooms::erase_devices_metadata(context),
+        // The conductor's own step; whoever sends it in-band gets the truth: a whole-disk image boots by itself.
+        "prepare_instance_boot" => Ok(Value::Null),
+        _ => Err(steps::unknown(name)),
+    })
+}
+
+fn write_image(context: &Context, args: &Map<String, Value>, job: &Job) -> Result<Value, Failure> {
+    let Some(image_info) = args.get("image_info") else {
+        return Err(failure::INVALID_PARAMS.with("the step write_image needs the argument 'image_info'"));
+    };
+    let text = standby::write(context, image_info, args.get("configdrive"), job)?;
+    Ok(json!({"result": format!("prepare_image: {text}")}))
+}

@@ -1,0 +1,164 @@
+//! Namespace `standby`: write an image, flush, end the machine.
+
+use super::configdrive;
+use super::image_info::{self, Declared, Image};
+use super::rooms::{self, Format, WriteOrder};
+use super::{Context, Failure, Job, Params, checksum, context, failure};
+use crate::disk::aligned;
+use crate::fetch::{self, Ask};
+use crate::platform::block::BlockDevice;
+use crate::state::Written;
+use ferric_common::units::{ByteCount, DiskOffset};
+use http::header::{AUTHORIZATION, HeaderValue, RANGE};
+use serde_json::{Map, Value, json};
+use sha2::{Digest as _, Sha256};
+use std::time::Duration;
+
+pub fn validate_image(context: &Context, params: &Params) -> Result<(), Failure> {
+    let image_info = params.get("image_info").unwrap_or(&Value::Null);
+    match image_info::check(image_info, &context.rules) {
+        // What is well-formed but refused (a partition image, a format) fails the command, not the request.
+        Err(failure) if failure.class == failure::INVALID_PARAMS => Err(failure),
+        _ => Ok(()),
+    }
+}
+
+pub fn prepare_image(context: &Context, params: &Params, job: &Job) -> Result<Value, Failure> {
+    let image_info = params.get("image_info").unwrap_or(&Value::Null);
+    let text = write(context, image_info, params.get("configdrive"), job)?;
+    Ok(Value::String(text))
+}
+
+/// Writes an image and its config drive to the root disk; the same image that is already there is not written again.
+pub fn write(
+    context: &Context,
+    image_info: &Value,
+    config_drive: Option<&Value>,
+    job: &Job,
+) -> Result<String, Failure> {
+    let image = image_info::check(image_info, &context.rules)?;
+    let digest = checksum::digest(context, &image)?;
+    // Older conductors put the config drive into image_info only, newer ones into both.
+    let config_drive = config_drive.filter(|v| !v.is_null()).or_else(|| image_info.get("configdrive"));
+    let config_drive = configdrive::bytes(context, config_drive)?;
+    let device = rooms::root_disk(context)?;
+    let mut plan = Written {
+        image_id: image.id.clone(),
+        digest: digest.to_string(),
+        device: device.clone(),
+        config_drive: config_drive.as_deref().map(fingerprint).unwrap_or_default(),
+        root_uuid: String::new(),
+    };
+    if let Some(before) = context::lock(&context.written).clone()
+        && (Written { root_uuid: before.root_uuid.clone(), ..plan.clone() }) == before
+    {
+        return Ok(said(&before, "already present on"));
+    }
+    let format = match image.declared {
+        Declared::Raw => Format::Raw,
+        Declared::Qcow2 => Format::Qcow2,
+        Declared::Unknown => sniff(context, &image)?,
+    };
+    // From here on the disk changes: what was on it before is no longer complete.
+    *context::lock(&context.written) = None;
+    (context.remember)(None);
+    let disk = context.machine.open_disk(&device).map_err(|error| {
+        failure::BLOCK_DEVICE.with(format!("opening the root disk {device}: {}", failure::chain(&error)))
+    })?;
+    tracing::info!("writing image {} to {device} ({})", image.id, disk.size());
+    context.writer.write(context, WriteOrder { image, format, digest, config_drive }, &disk, job)?;
+    plan.root_uuid = disk_signature(disk.as_ref())?;
+    drop(disk);
+    if let Err(error) = context.machine.reread_partitions(&device) {
+        tracing::warn!(
+            "asking the kernel to read the partition table of {device} again: {}",
+            failure::chain(&error)
+        );
+    }
+    *context::lock(&context.written) = Some(plan.clone());
+    (context.remember)(Some(&plan));
+    Ok(said(&plan, "written to"))
+}
+
+fn said(written: &Written, how: &str) -> String {
+    format!("image ({}) {how} device {} root_uuid={}", written.image_id, written.device, written.root_uuid)
+}
+
+fn fingerprint(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Four bytes at offset 440 of the MBR, as the reference agent prints them.
+fn disk_signature(disk: &dyn BlockDevice) -> Result<String, Failure> {
+    let bytes = aligned::read(disk, DiskOffset(440), ByteCount(4)).map_err(|error| {
+        failure::BLOCK_DEVICE.with(format!("reading the disk signature of {}: {error}", disk.name()))
+    })?;
+    let bytes: [u8; 4] = bytes.try_into().unwrap_or_default();
+    Ok(format!("0x{:08x}", u32::from_le_bytes(bytes)))
+}
+
+/// Reads the first bytes of an image whose format was not said. Only tells qcow2 from the rest; the pipeline checks the
+/// content again and refuses what it is not.
+fn sniff(context: &Context, image: &Image) -> Result<Format, Failure> {
+    let mut last = String::new();
+    for url in &image.urls {
+        let mut ask = Ask::get(url.clone(), 16 << 10, Duration::from_secs(30));
+        ask.headers.push((RANGE, HeaderValue::from_static("bytes=0-3")));
+        let authorization = image.authorization.as_deref().and_then(|text| HeaderValue::from_str(text).ok());
+        if let Some(value) = authorization {
+            ask.headers.push((AUTHORIZATION, value));
+        }
+        match context.runtime.block_on(fetch::exchange(&context.tls, ask)) {
+            Ok(answer) if answer.status == 206 => {
+                return Ok(if answer.body.starts_with(b"QFI\xfb") { Format::Qcow2 } else { Format::Raw });
+            }
+            Ok(answer) => {
+                last = format!("the server answered {} to a request for the first 4 bytes", answer.status)
+            }
+            Err(error) => last = error.to_string(),
+        }
+    }
+    Err(failure::INVALID_IMAGE.with(format!(
+        "the format of image {} was not given and could not be found out ({last}); set instance_info/image_disk_format \
+         to raw or qcow2",
+        image.id
+    )))
+}
+
+pub fn get_partition_uuids(context: &Context, _params: &Params, _job: &Job) -> Result<Value, Failure> {
+    Ok(match context::lock(&context.written).as_ref() {
+        Some(written) => json!({"root uuid": written.root_uuid}),
+        None => Value::Object(Map::new()),
+    })
+}
+
+pub fn sync(context: &Context, _params: &Params, _job: &Job) -> Result<Value, Failure> {
+    context.machine.sync().map_err(|error| {
+        failure::COMMAND_EXECUTION.with(format!("flushing file system buffers: {}", failure::chain(&error)))
+    })?;
+    Ok(Value::Null)
+}
+
+pub fn power_off(context: &Context, _params: &Params, _job: &Job) -> Result<Value, Failure> {
+    end(context, "power off", |machine| machine.power_off())
+}
+
+pub fn run_image(context: &Context, _params: &Params, _job: &Job) -> Result<Value, Failure> {
+    end(context, "reboot", |machine| machine.reboot())
+}
+
+fn end(
+    context: &Context,
+    what: &str,
+    act: impl FnOnce(&dyn crate::platform::machine::Machine) -> Result<(), crate::platform::machine::MachineError>,
+) -> Result<Value, Failure> {
+    if let Err(error) = context.machine.sync() {
+        tracing::warn!("flushing before the {what}: {}", failure::chain(&error));
+    }
+    tracing::info!("the controller asked for a {what}");
+    std::thread::sleep(context.reply_grace);
+    act(context.machine.as_ref()).map_err(|error| {
+        failure::SYSTEM_REBOOT.with(format!("the {what} of this machine failed: {}", failure::chain(&error)))
+    })?;
+    Ok(Value::Null)
+}
