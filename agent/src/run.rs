@@ -1,1 +1,442 @@
-//! (room not filled yet)
+//! The agent's life on one page: settings → node → certificate → command API and heartbeats, until told to stop.
+//!
+//! Process 1 starts this as a child and starts it again when it ends; what must survive that is in [`crate::state`].
+
+use crate::api::{self, Api, ReadRule};
+use crate::commands::rooms::ImageWriter;
+use crate::commands::{Context, NodeView, Rules, failure};
+use crate::conductor::client::ApiClient;
+use crate::conductor::heartbeat::{self, Beat};
+use crate::conductor::lookup::{self, Found, Plan};
+use crate::conductor::{address, tls};
+use crate::config::{self, Config, TlsMinimum};
+use crate::executor::Executor;
+use crate::platform::machine::Machine;
+use crate::state::{Advertised, Identity, StateDir};
+use ferric_common::ids::AgentToken;
+use ferric_common::wire::inventory::Inventory;
+use ferric_common::wire::lookup::{LookupConfig, LookupNode, LookupResponse};
+use ferric_common::wire::version::ApiVersion;
+use std::error::Error;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+use tokio::sync::Notify;
+
+/// The configuration cannot be used; starting again will not help.
+const EXIT_CONFIG: u8 = 2;
+/// First API version whose conductors send the token when they read results, too (Ironic 29.0).
+const READS_WITH_TOKEN: ApiVersion = ApiVersion(96);
+/// A machine without any network interface is given this long.
+const NIC_WAIT: Duration = Duration::from_secs(60);
+const NIC_PAUSE: Duration = Duration::from_secs(2);
+/// How long a power command waits for its own answer to get out.
+const REPLY_GRACE: Duration = Duration::from_secs(1);
+/// How often a long write is mentioned on the console.
+const PROGRESS_EVERY: Duration = Duration::from_secs(10);
+
+/// What we call ourselves in heartbeats and `/v1/status`.
+pub const AGENT_VERSION: &str = concat!("ferric-", env!("CARGO_PKG_VERSION"));
+
+/// Options of `ferric-agent run`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct RunOptions {
+    /// Folder of *.conf files, read in alphabetical order
+    #[arg(long, default_value = "/etc/ironic-python-agent.d")]
+    pub config_dir: PathBuf,
+    /// File with kernel parameters
+    #[arg(long, default_value = "/proc/cmdline")]
+    pub cmdline: PathBuf,
+    /// Folder for what must survive a crash
+    #[arg(long, default_value = "/run/ferric")]
+    pub state_dir: PathBuf,
+    /// A disk (or a file standing for one) that may be written: PATH[,serial=X]. Outside the ramdisk no other is touched
+    #[arg(long = "disk", value_name = "PATH[,serial=X]")]
+    pub disks: Vec<String>,
+    /// Port of the command API
+    #[arg(long)]
+    pub listen_port: Option<u16>,
+    /// Address of the command API [default: all]
+    #[arg(long)]
+    pub listen_host: Option<String>,
+    /// Address under which the controller reaches us [default: found by the route to it]
+    #[arg(long)]
+    pub advertise_host: Option<String>,
+    /// Address of the controller's API
+    #[arg(long)]
+    pub api_url: Option<String>,
+}
+
+/// Reads the settings, then lives until a signal. Never returns success while the controller still needs us.
+pub fn run(options: RunOptions) -> ExitCode {
+    let config = match settings(&options) {
+        Ok(config) => config,
+        Err(error) => {
+            tracing::error!("the agent's configuration cannot be used: {}", failure::chain(error.as_ref()));
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    let machine = match machine(&options) {
+        Ok(machine) => machine,
+        Err(error) => {
+            tracing::error!("{error}");
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let result =
+        runtime.map_err(|error| Box::new(error) as Box<dyn Error + Send + Sync>).and_then(|runtime| {
+            let lived = runtime.block_on(async {
+                let state = StateDir::open(&options.state_dir)?;
+                let writer = Box::new(crate::commands::rooms::Pipeline);
+                life(Parts { config, machine, writer, state, reply_grace: REPLY_GRACE }, stopped()).await
+            });
+            // A disk command that ignores its cancellation must not keep the process.
+            runtime.shutdown_timeout(Duration::from_secs(5));
+            lived
+        });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{}", failure::chain(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn settings(options: &RunOptions) -> Result<Config, Box<dyn Error + Send + Sync>> {
+    let read = |path: &Path| {
+        std::fs::read_to_string(path).map_err(|error| format!("reading {}: {error}", path.display()))
+    };
+    let cmdline = read(&options.cmdline)?;
+    let mut files = Vec::new();
+    if let Ok(entries) = std::fs::read_dir(&options.config_dir) {
+        let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+        paths.retain(|path| path.extension().is_some_and(|ext| ext == "conf"));
+        paths.sort();
+        for path in paths {
+            files.push((path.display().to_string(), read(&path)?));
+        }
+    }
+    let arguments: Vec<(&str, String)> = [
+        ("api_url", options.api_url.clone()),
+        ("listen_port", options.listen_port.map(|port| port.to_string())),
+        ("listen_host", options.listen_host.clone()),
+        ("advertise_host", options.advertise_host.clone()),
+    ]
+    .into_iter()
+    .filter_map(|(name, value)| Some((name, value?)))
+    .collect();
+    Ok(config::parse(&cmdline, &files, &arguments)?)
+}
+
+async fn stopped() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+        (Ok(mut terminate), Ok(mut interrupt)) => {
+            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        }
+        _ => std::future::pending().await,
+    }
+}
+
+/// What a life is made of; tests bring their own machine and writer.
+pub struct Parts {
+    pub config: Config,
+    pub machine: Arc<dyn Machine>,
+    pub writer: Box<dyn ImageWriter>,
+    pub state: StateDir,
+    pub reply_grace: Duration,
+}
+
+/// From inventory to the end.
+///
+/// # Errors
+/// What makes this life pointless: no node, no address, no port, no certificate. Process 1 starts another one.
+pub async fn life(parts: Parts, stop: impl Future<Output = ()>) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let Parts { config, machine, writer, state, reply_grace } = parts;
+    tokio::time::sleep(config.hardware_delay).await;
+    let earlier = state.identity()?;
+    let inventory = inventory(&machine).await;
+    mark("inventory taken");
+
+    let outgoing =
+        tls::client_config_with(&config.trust, config.tls_minimum, config.client_identity.as_ref())?;
+    let api = ApiClient::new(
+        config.api_urls.clone(),
+        Arc::clone(&outgoing),
+        config.request_timeout,
+        config.request_id.as_deref(),
+    );
+    let node = identify(&api, &config, &machine, &inventory, earlier).await?;
+    state.save_identity(&node.identity)?;
+    mark("lookup answered");
+
+    let minimum = minimum_tls(&config, &node.lookup.config);
+    let (identity, server_tls) = advertise(&config, &machine, &inventory, &api, &node, minimum).await?;
+    state.save_identity(&identity)?;
+    let advertised = identity.advertised.clone().unwrap_or_default();
+    let token = AgentToken::new(identity.token.clone()).ok_or("the saved agent token is too short")?;
+
+    let outgoing = match minimum == config.tls_minimum {
+        true => outgoing,
+        false => tls::client_config_with(&config.trust, minimum, config.client_identity.as_ref())?,
+    };
+    let ended = Arc::new(Notify::new());
+    let earlier = if node.resumed { state.commands()? } else { Vec::new() };
+    let context = context(&config, &node.lookup, identity, &state, machine, writer, outgoing, reply_grace);
+    let executor = Arc::new(Executor::new(Arc::new(context), earlier, Some(state), Arc::clone(&ended)));
+
+    let listener = api::server::bind(config.listen_host, config.listen_port)
+        .await
+        .map_err(|error| format!("opening port {} for the command API: {error}", config.listen_port))?;
+    let read_rule = match node.version {
+        Some(version) if version >= READS_WITH_TOKEN => ReadRule::Always,
+        _ => ReadRule::OnceSeen,
+    };
+    let started_at =
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+    let served = Api::new(
+        Arc::clone(&executor),
+        token.clone(),
+        read_rule,
+        advertised.callback_url.clone(),
+        AGENT_VERSION.to_string(),
+        started_at,
+    );
+    let beat = Beat {
+        node_uuid: node.lookup.node.uuid.clone(),
+        callback_url: advertised.callback_url,
+        token,
+        agent_version: AGENT_VERSION.to_string(),
+        certificate: advertised.certificate,
+        timeout: Duration::from_secs(node.lookup.config.heartbeat_timeout.clamp(1, 86_400)),
+        version: node.version,
+        greeted: || mark("first heartbeat"),
+    };
+    tokio::select! {
+        () = api::server::serve(listener, server_tls, Arc::new(served)) => {}
+        () = heartbeat::run(&api, beat, &ended) => {}
+        () = narrate(&executor) => {}
+        () = stop => tracing::info!("stopping"),
+    }
+    executor.cancel();
+    Ok(())
+}
+
+async fn inventory(machine: &Arc<dyn Machine>) -> Inventory {
+    let began = tokio::time::Instant::now();
+    loop {
+        let machine = Arc::clone(machine);
+        let found = tokio::task::spawn_blocking(move || machine.inventory()).await.unwrap_or_default();
+        if found.interfaces.iter().any(|nic| !nic.mac_address.is_empty()) || began.elapsed() >= NIC_WAIT {
+            return found;
+        }
+        tracing::warn!("no network interface yet");
+        tokio::time::sleep(NIC_PAUSE).await;
+    }
+}
+
+/// A node, and whether this process continues an earlier one.
+struct Node {
+    lookup: LookupResponse,
+    version: Option<ApiVersion>,
+    identity: Identity,
+    resumed: bool,
+}
+
+async fn identify(
+    api: &ApiClient,
+    config: &Config,
+    machine: &Arc<dyn Machine>,
+    inventory: &Inventory,
+    earlier: Option<Identity>,
+) -> Result<Node, Box<dyn Error + Send + Sync>> {
+    let macs = inventory.interfaces.iter().map(|nic| nic.mac_address.clone()).filter(|mac| !mac.is_empty());
+    let macs: Vec<String> = macs.collect();
+    if macs.is_empty() {
+        return Err(
+            "this machine has no network interface with a MAC address; is its driver in the ramdisk?".into(),
+        );
+    }
+    tracing::info!("looking for the node of {}", macs.join(", "));
+    let own = earlier.as_ref().and_then(|identity| AgentToken::new(identity.token.clone()));
+    let resumed = own.is_some();
+    let plan = Plan {
+        macs,
+        node_uuid: earlier.as_ref().map(|identity| identity.node_uuid.clone()),
+        own_token: own.or_else(|| config.token.clone()),
+        fixed_version: config.api_version,
+        interval: config.lookup_interval,
+        // A resumed agent knows everything that it needs: one try, to hear what is new.
+        give_up_after: if resumed { Duration::ZERO } else { config.lookup_timeout },
+    };
+    let set_clock = |to: SystemTime| match machine.set_clock(to) {
+        Ok(()) => tracing::info!("the clock was more than an hour off and now follows the controller's"),
+        Err(error) => {
+            tracing::warn!("the clock is more than an hour off the controller's: {}", failure::chain(&error))
+        }
+    };
+    match (lookup::lookup(api, &plan, set_clock).await, earlier) {
+        (Ok(found), earlier) => Ok(merge(found, earlier)),
+        (Err(error), Some(identity)) => {
+            tracing::warn!("going on with what was known before the restart: {error}");
+            Ok(Node { lookup: remembered(&identity), version: config.api_version, identity, resumed: true })
+        }
+        (Err(error), None) => Err(error.into()),
+    }
+}
+
+/// The same node and token continue; anything else is a new beginning.
+fn merge(found: Found, earlier: Option<Identity>) -> Node {
+    let Found { response, token, version } = found;
+    let fresh = Identity {
+        node_uuid: response.node.uuid.clone(),
+        token: token.expose().to_string(),
+        heartbeat_timeout: response.config.heartbeat_timeout,
+        ..Identity::default()
+    };
+    let same = earlier.filter(|old| old.node_uuid == fresh.node_uuid && token.matches(&old.token));
+    let resumed = same.is_some();
+    tracing::info!("this machine is node {}{}", fresh.node_uuid, if resumed { " (resumed)" } else { "" });
+    let identity = match same {
+        Some(old) => Identity { heartbeat_timeout: fresh.heartbeat_timeout, ..old },
+        None => fresh,
+    };
+    Node { lookup: response, version, identity, resumed }
+}
+
+fn remembered(identity: &Identity) -> LookupResponse {
+    LookupResponse {
+        node: LookupNode { uuid: identity.node_uuid.clone(), ..LookupNode::default() },
+        config: LookupConfig { heartbeat_timeout: identity.heartbeat_timeout, ..LookupConfig::default() },
+    }
+}
+
+fn minimum_tls(config: &Config, lookup: &LookupConfig) -> TlsMinimum {
+    lookup.tls_min_version.as_deref().and_then(config::tls_minimum).unwrap_or(config.tls_minimum)
+}
+
+type ServerTls = Option<Arc<rustls::ServerConfig>>;
+
+/// Address, certificate and callback URL: those of this boot if there are any, else new ones.
+async fn advertise(
+    config: &Config,
+    machine: &Arc<dyn Machine>,
+    inventory: &Inventory,
+    api: &ApiClient,
+    node: &Node,
+    minimum: TlsMinimum,
+) -> Result<(Identity, ServerTls), Box<dyn Error + Send + Sync>> {
+    let mut identity = node.identity.clone();
+    if identity.advertised.is_none() {
+        let host = address::advertised(machine, config, &api.urls()).await?;
+        let api_takes_certificates =
+            node.version.is_none_or(|version| version >= ApiVersion::AGENT_VERIFY_CA);
+        let auto = config.auto_tls && config.listen_identity.is_none() && api_takes_certificates;
+        let pair = match auto {
+            true => Some(api::tls::make(&host, &inventory.hostname, config.curve, SystemTime::now())?),
+            false => None,
+        };
+        let https = auto || config.listen_identity.is_some() || config.advertise_https;
+        if !https {
+            tracing::warn!(
+                "the command API is plain HTTP: anybody on this network can read what the controller sends"
+            );
+        }
+        let (certificate, key) = pair.map(|pair| (pair.certificate, pair.key)).unzip();
+        let callback_url = address::callback_url(https, &host, config.advertise_port);
+        identity.advertised = Some(Advertised { callback_url, certificate, key });
+    }
+    let pair = identity
+        .advertised
+        .clone()
+        .and_then(|a| Some(api::tls::Pair { certificate: a.certificate?, key: a.key? }));
+    let server = match (pair, &config.listen_identity) {
+        (Some(pair), _) => Some(api::tls::server_config(&pair, minimum)?),
+        (None, Some(files)) => Some(api::tls::server_config_from(files, minimum)?),
+        (None, None) => None,
+    };
+    Ok((identity, server))
+}
+
+#[allow(clippy::too_many_arguments)]
+fn context(
+    config: &Config,
+    lookup: &LookupResponse,
+    identity: Identity,
+    state: &StateDir,
+    machine: Arc<dyn Machine>,
+    writer: Box<dyn ImageWriter>,
+    tls: Arc<rustls::ClientConfig>,
+    reply_grace: Duration,
+) -> Context {
+    let theirs = &lookup.config;
+    let rules = Rules {
+        md5: theirs.agent_md5_checksum_enable.unwrap_or(config.md5_enabled),
+        permitted_formats: theirs.permitted_image_formats.clone().map_or_else(
+            || config.permitted_image_formats.clone(),
+            |formats| formats.iter().map(|format| format.to_ascii_lowercase()).collect(),
+        ),
+        image_user: config.image_user.clone(),
+        image_password: config.image_password.clone(),
+        ignore_bootloader_failure: config.ignore_bootloader_failure,
+        disk_wait: config.disk_wait_delay.saturating_mul(config.disk_wait_attempts),
+        disk_pause: config.disk_wait_delay.max(Duration::from_millis(100)),
+    };
+    let written = identity.written.clone();
+    let (state, identity) = (state.clone(), Mutex::new(identity));
+    Context {
+        machine,
+        writer,
+        tls,
+        runtime: tokio::runtime::Handle::current(),
+        rules,
+        node: Mutex::new(NodeView {
+            uuid: lookup.node.uuid.clone(),
+            properties: lookup.node.properties.clone(),
+            instance_info: lookup.node.instance_info.clone(),
+            driver_internal_info: lookup.node.driver_internal_info.clone(),
+        }),
+        written: Mutex::new(written),
+        remember: Box::new(move |written| {
+            let mut identity = crate::commands::context::lock(&identity);
+            identity.written = written.cloned();
+            if let Err(error) = state.save_identity(&identity) {
+                tracing::warn!("{}", failure::chain(&error));
+            }
+        }),
+        reply_grace,
+        started: std::time::Instant::now(),
+    }
+}
+
+/// Mentions a long write on the console now and then.
+async fn narrate(executor: &Executor) {
+    loop {
+        tokio::time::sleep(PROGRESS_EVERY).await;
+        if let Some((name, p)) = executor.progress() {
+            let total = p.bytes_total.map(|total| format!(" of {}", total >> 20)).unwrap_or_default();
+            let note = if p.note.is_empty() { String::new() } else { format!("; {}", p.note) };
+            tracing::info!(
+                "{name}: {}, {}{total} MiB received, {} MiB written, {} MiB/s, {} s{note}",
+                p.stage,
+                p.bytes_done >> 20,
+                p.bytes_written >> 20,
+                p.rate >> 20,
+                p.seconds
+            );
+        }
+    }
+}
+
+/// One line in the account of where each second of the boot went.
+pub fn mark(what: &str) {
+    tracing::info!("{what}");
+}
+
+fn machine(_options: &RunOptions) -> Result<Arc<dyn Machine>, String> {
+    Err("the platform of this build has no machine yet".to_string())
+}
