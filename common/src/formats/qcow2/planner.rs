@@ -372,3 +372,7 @@ impl Planner {
         before
     }
 }
+
+#[cfg(test)]
+#[path = "planner_tests.rs"]
+mod tests;
