@@ -48,7 +48,8 @@ fn a_good_header_gives_its_facts() {
 #[test]
 fn unusual_headers_are_read() {
     type Check = fn(&Header) -> bool;
-    let cases: &[(&str, &[(usize, u32)], Check)] = &[
+    type Case = (&'static str, &'static [(usize, u32)], Check);
+    let cases: &[Case] = &[
         ("dirty", &[(76, 1)], |h| h.is_dirty()),
         ("zstd", &[(76, 8), (104, 1 << 24)], |h| h.compression() == Compression::Zstd),
         ("extended L2", &[(76, 16), (36, 4)], |h| h.extended_l2 && h.l1_needed == 4),
