@@ -1,1 +1,3 @@
 //! In-memory and faulty versions of the traits, for tests.
+
+pub mod machine;

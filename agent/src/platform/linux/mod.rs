@@ -1,1 +1,22 @@
 //! The real kernel.
+
+pub mod addresses;
+pub mod clock;
+pub mod ioctl;
+pub mod kmod;
+pub mod kmsg;
+pub mod machine;
+pub mod netlink;
+pub mod packet;
+pub mod process;
+pub mod uevent;
+
+/// Folder of the agent's own state in the ramdisk, mode 0700.
+pub const STATE_DIR: &str = "/run/ferric";
+/// Written by process 1 of the ramdisk alone: whoever finds it may power the machine off and open any of its disks.
+pub const RAMDISK_MARKER: &str = "/run/ferric/ramdisk";
+
+/// Whether this is the ramdisk, where the machine is ours.
+pub fn in_ramdisk() -> bool {
+    std::path::Path::new(RAMDISK_MARKER).exists()
+}

@@ -1,0 +1,158 @@
+//! A machine that exists in memory: disks and what opening them gives are set by the test, power is only written down.
+
+use crate::platform::block::BlockDevice;
+use crate::platform::machine::{DiskFacts, LogFile, Machine, MachineError};
+use ferric_common::wire::inventory::{Disk, Inventory};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+/// What was asked of the machine, in order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Call {
+    Opened(String),
+    Reread(String),
+    Synced,
+    PowerOff,
+    Reboot,
+    ClockSet(SystemTime),
+}
+
+type Opener = Box<dyn Fn() -> Result<Arc<dyn BlockDevice>, MachineError> + Send + Sync>;
+
+/// Built with [`FakeMachine::with_disk`] and its like; shared by reference with what is tested.
+#[derive(Default)]
+pub struct FakeMachine {
+    pub inventory: Inventory,
+    pub address: Option<IpAddr>,
+    pub logs: Vec<LogFile>,
+    disks: Mutex<Vec<DiskFacts>>,
+    openers: BTreeMap<String, Opener>,
+    partitions: BTreeMap<String, Vec<String>>,
+    calls: Mutex<Vec<Call>>,
+}
+
+impl FakeMachine {
+    /// No disks; reached at 127.0.0.1.
+    pub fn new() -> FakeMachine {
+        FakeMachine { address: Some(Ipv4Addr::LOCALHOST.into()), ..FakeMachine::default() }
+    }
+
+    /// Adds a disk; `open` runs at each opening, so it may hand out the same disk again, a fresh one, or an error.
+    #[must_use]
+    pub fn with_disk(
+        mut self,
+        facts: DiskFacts,
+        open: impl Fn() -> Result<Arc<dyn BlockDevice>, MachineError> + Send + Sync + 'static,
+    ) -> FakeMachine {
+        self.inventory.disks.push(facts.disk.clone());
+        self.openers.insert(facts.disk.name.clone(), Box::new(open));
+        lock(&self.disks).push(facts);
+        self
+    }
+
+    #[must_use]
+    pub fn with_partitions(mut self, disk: &str, partitions: &[&str]) -> FakeMachine {
+        self.partitions.insert(disk.to_owned(), partitions.iter().map(|part| (*part).to_owned()).collect());
+        self
+    }
+
+    /// Replaces the list of disks, as when a disk appears late or vanishes.
+    pub fn set_disks(&self, disks: Vec<DiskFacts>) {
+        *lock(&self.disks) = disks;
+    }
+
+    /// What was asked so far.
+    pub fn calls(&self) -> Vec<Call> {
+        lock(&self.calls).clone()
+    }
+
+    fn note(&self, call: Call) {
+        lock(&self.calls).push(call);
+    }
+}
+
+/// A disk with a name, a size in bytes and a serial, the rest empty.
+pub fn facts(name: &str, size: u64, serial: &str) -> DiskFacts {
+    let disk = Disk {
+        name: name.to_owned(),
+        size,
+        serial: Some(serial.to_owned()),
+        logical_sectors: 512,
+        physical_sectors: 512,
+        ..Disk::default()
+    };
+    DiskFacts { disk, serials: vec![serial.to_owned()], ..DiskFacts::default() }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Machine for FakeMachine {
+    fn inventory(&self) -> Inventory {
+        self.inventory.clone()
+    }
+    fn disks(&self) -> Result<Vec<DiskFacts>, MachineError> {
+        Ok(lock(&self.disks).clone())
+    }
+    fn partitions(&self, disk: &str) -> Result<Vec<String>, MachineError> {
+        Ok(self.partitions.get(disk).cloned().unwrap_or_default())
+    }
+    fn open_disk(&self, name: &str) -> Result<Arc<dyn BlockDevice>, MachineError> {
+        self.note(Call::Opened(name.to_owned()));
+        match self.openers.get(name) {
+            Some(open) => open(),
+            None => Err(MachineError::NotOurs { action: "open", what: name.to_owned() }),
+        }
+    }
+    fn reread_partitions(&self, disk: &str) -> Result<(), MachineError> {
+        self.note(Call::Reread(disk.to_owned()));
+        Ok(())
+    }
+    fn source_address(&self, _target: IpAddr) -> Option<IpAddr> {
+        self.address
+    }
+    fn sync(&self) -> Result<(), MachineError> {
+        self.note(Call::Synced);
+        Ok(())
+    }
+    fn power_off(&self) -> Result<(), MachineError> {
+        self.note(Call::PowerOff);
+        Ok(())
+    }
+    fn reboot(&self) -> Result<(), MachineError> {
+        self.note(Call::Reboot);
+        Ok(())
+    }
+    fn set_clock(&self, to: SystemTime) -> Result<(), MachineError> {
+        self.note(Call::ClockSet(to));
+        Ok(())
+    }
+    fn logs(&self) -> Vec<LogFile> {
+        self.logs.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_asked_is_remembered_in_order() {
+        let busy = || Err(MachineError::Busy { what: "/dev/sda".into(), by: "a test".into() });
+        let machine = FakeMachine::new().with_disk(facts("/dev/sda", 1 << 30, "ABC"), busy);
+        assert_eq!(machine.disks().unwrap()[0].disk, machine.inventory().disks[0]);
+        assert!(matches!(machine.open_disk("/dev/sda"), Err(MachineError::Busy { .. })));
+        assert!(matches!(machine.open_disk("/dev/sdb"), Err(MachineError::NotOurs { .. })));
+        machine.sync().unwrap();
+        machine.power_off().unwrap();
+        assert_eq!(
+            machine.calls(),
+            [Call::Opened("/dev/sda".into()), Call::Opened("/dev/sdb".into()), Call::Synced, Call::PowerOff]
+        );
+        machine.set_disks(vec![]);
+        assert!(machine.disks().unwrap().is_empty());
+    }
+}

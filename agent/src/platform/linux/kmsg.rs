@@ -1,0 +1,61 @@
+//! The kernel's log, read from `/dev/kmsg` (Documentation/ABI/testing/dev-kmsg) without waiting for more.
+
+use std::fs::OpenOptions;
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
+
+/// Records read at most: the kernel's ring holds about ten thousand.
+const RECORDS: usize = 32_768;
+
+/// One record.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Line {
+    /// Since the kernel started.
+    pub seconds: f64,
+    pub text: String,
+}
+
+/// All records that the kernel still has; empty when the log cannot be read.
+pub fn read() -> Vec<Line> {
+    let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open("/dev/kmsg");
+    let Ok(mut device) = opened else { return Vec::new() };
+    let mut all = String::new();
+    let mut record = [0u8; 8192];
+    for _ in 0..RECORDS {
+        match device.read(&mut record) {
+            Ok(0) => break,
+            Ok(length) => {
+                all.push_str(&String::from_utf8_lossy(record.get(..length).unwrap_or_default()));
+            }
+            // The ring overtook the reader: the next read goes on with the oldest record left.
+            Err(error) if error.raw_os_error() == Some(libc::EPIPE) => {}
+            Err(_) => break,
+        }
+    }
+    parse(&all)
+}
+
+/// Reads records `priority,sequence,microseconds,flags;text`; continuation lines (` KEY=value`) are left out.
+pub fn parse(records: &str) -> Vec<Line> {
+    records.lines().filter_map(parse_line).collect()
+}
+
+fn parse_line(line: &str) -> Option<Line> {
+    let (head, text) = line.split_once(';')?;
+    if line.starts_with(' ') {
+        return None;
+    }
+    let micros: f64 = head.split(',').nth(2)?.parse().ok()?;
+    Some(Line { seconds: micros / 1e6, text: text.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_are_told_from_continuation_lines_and_junk() {
+        let lines = parse("6,339,5140900,-;NET: up; really\n SUBSYSTEM=net;1\njunk\n4,x,y,-;no time\n");
+        assert_eq!(lines, [Line { seconds: 5.1409, text: "NET: up; really".into() }]);
+    }
+}

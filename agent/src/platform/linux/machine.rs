@@ -1,0 +1,418 @@
+//! The real machine. What may be done to it depends on where this runs: in the ramdisk (process 1 left its marker) everything,
+//! anywhere else only the disks named with `--disk` may be opened, and the power stays as it is.
+
+use super::{addresses, clock, in_ramdisk, ioctl, kmsg, netlink::Netlink};
+use crate::inventory::{self, Live, Roots, disks};
+use crate::logging;
+use crate::platform::block::BlockDevice;
+use crate::platform::machine::{DiskFacts, LogFile, Machine, MachineError};
+use ferric_common::wire::inventory::{Disk, Inventory};
+use nix::sys::reboot::{RebootMode, reboot};
+use std::fs::{self, File};
+use std::io::{self, Seek, SeekFrom};
+use std::net::IpAddr;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+const HARDWARE_CLOCK: &str = "/dev/rtc0";
+/// Bytes of one member of the log archive.
+const LOG_MEMBER: u64 = 4 << 20;
+
+/// A disk named on the command line: `PATH` or `PATH,serial=XYZ`. A block device or a regular file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedDisk {
+    pub path: PathBuf,
+    pub serial: Option<String>,
+}
+
+/// Why a `--disk` is not understood.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NamedDiskError {
+    #[error("--disk needs an absolute path, not '{0}'")]
+    Path(String),
+    #[error("--disk takes PATH or PATH,serial=TEXT; '{0}' is neither")]
+    Option(String),
+}
+
+impl FromStr for NamedDisk {
+    type Err = NamedDiskError;
+    fn from_str(text: &str) -> Result<NamedDisk, NamedDiskError> {
+        let (path, serial) = match text.split_once(',') {
+            None => (text, None),
+            Some((path, option)) => match option.strip_prefix("serial=") {
+                Some(serial) if !serial.is_empty() => (path, Some(serial.to_owned())),
+                _ => return Err(NamedDiskError::Option(option.to_owned())),
+            },
+        };
+        if !path.starts_with('/') {
+            return Err(NamedDiskError::Path(path.to_owned()));
+        }
+        Ok(NamedDisk { path: path.into(), serial })
+    }
+}
+
+pub struct LinuxMachine {
+    roots: Roots,
+    /// When not empty, the only disks there are.
+    named: Vec<NamedDisk>,
+    ramdisk: bool,
+}
+
+impl LinuxMachine {
+    pub fn new(named: Vec<NamedDisk>) -> LinuxMachine {
+        LinuxMachine { roots: Roots::default(), named, ramdisk: in_ramdisk() }
+    }
+
+    fn is_named(&self, name: &str) -> bool {
+        self.named.iter().any(|disk| disk.path == Path::new(name))
+    }
+
+    /// Outside the ramdisk, only what was named; with anything named, only that.
+    fn must_be_ours(&self, action: &'static str, name: &str) -> Result<(), MachineError> {
+        if self.is_named(name) || (self.ramdisk && self.named.is_empty()) {
+            Ok(())
+        } else {
+            Err(MachineError::NotOurs { action, what: name.to_owned() })
+        }
+    }
+
+    /// Refuses a disk that anything uses: a file system, swap, md, LVM, dm-crypt.
+    fn must_be_free(&self, name: &str) -> Result<(), MachineError> {
+        let busy = |by: String| Err(MachineError::Busy { what: name.to_owned(), by });
+        let Some(disk) = disks::kernel_name(name) else { return Ok(()) };
+        if let Some(holder) = disks::holders(&self.roots.sys, &disk).first() {
+            return busy(format!("it or a partition of it is part of /dev/{holder}"));
+        }
+        let mounts = fs::read_to_string(self.roots.proc.join("self/mountinfo")).unwrap_or_default();
+        for (number, on) in mounts.lines().filter_map(mount_of) {
+            if disks::disk_of(&self.roots.sys, number).as_deref() == Some(&disk) {
+                return busy(format!("it or a partition of it is mounted on {on}"));
+            }
+        }
+        let swaps = fs::read_to_string(self.roots.proc.join("swaps")).unwrap_or_default();
+        let parts = disks::partitions(&self.roots.sys, &disk);
+        for swap in swaps.lines().filter_map(|line| line.split_whitespace().next()?.strip_prefix("/dev/")) {
+            if swap == disk || parts.iter().any(|part| part == swap) {
+                return busy(format!("/dev/{swap} is swap space"));
+            }
+        }
+        Ok(())
+    }
+
+    fn end(&self, action: &'static str, how: RebootMode, key: &str) -> Result<(), MachineError> {
+        if !self.ramdisk {
+            return Err(MachineError::NotOurs { action, what: "the machine".to_owned() });
+        }
+        // The installed system reads the battery clock first; a machine without one is no reason to stay on.
+        if let Err(error) = ioctl::set_hardware_clock(Path::new(HARDWARE_CLOCK), clock::now()) {
+            logging::say(&format!("setting the battery clock failed: {error}"));
+        }
+        let refused: io::Error = match reboot(how) {
+            Ok(never) => match never {},
+            Err(error) => error.into(),
+        };
+        fs::write(self.roots.proc.join("sysrq-trigger"), key).map_err(|_| MachineError::Io {
+            action,
+            what: "the machine".to_owned(),
+            source: refused,
+        })
+    }
+
+    fn live() -> Live {
+        let links = Netlink::open(0).and_then(|mut kernel| kernel.links()).unwrap_or_default();
+        let names = nix::sys::utsname::uname();
+        let text = |value: Option<&std::ffi::OsStr>| {
+            value.map(|v| v.to_string_lossy().into_owned()).unwrap_or_default()
+        };
+        Live {
+            permanent_macs: links.into_iter().filter_map(|link| Some((link.name, link.permanent?))).collect(),
+            addresses: addresses::by_interface(),
+            hostname: text(names.as_ref().ok().map(|n| n.nodename())),
+            architecture: text(names.as_ref().ok().map(|n| n.machine())),
+        }
+    }
+}
+
+impl Machine for LinuxMachine {
+    fn inventory(&self) -> Inventory {
+        let mut found = inventory::read(&self.roots, &Self::live());
+        if !self.named.is_empty() {
+            found.disks = self.disks().unwrap_or_default().into_iter().map(|facts| facts.disk).collect();
+        }
+        found
+    }
+
+    fn disks(&self) -> Result<Vec<DiskFacts>, MachineError> {
+        if self.named.is_empty() {
+            Ok(disks::list(&self.roots.sys))
+        } else {
+            self.named.iter().map(named_facts).collect()
+        }
+    }
+
+    fn partitions(&self, disk: &str) -> Result<Vec<String>, MachineError> {
+        let Some(name) = disks::kernel_name(disk) else { return Ok(Vec::new()) };
+        Ok(disks::partitions(&self.roots.sys, &name).into_iter().map(|part| format!("/dev/{part}")).collect())
+    }
+
+    fn open_disk(&self, name: &str) -> Result<Arc<dyn BlockDevice>, MachineError> {
+        self.must_be_ours("open", name)?;
+        self.must_be_free(name)?;
+        match open_block(Path::new(name)) {
+            Ok(device) => Ok(device),
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Err(MachineError::Busy {
+                what: name.to_owned(),
+                by: "another program or the kernel holds it".to_owned(),
+            }),
+            Err(source) => Err(MachineError::Io { action: "opening", what: name.to_owned(), source }),
+        }
+    }
+
+    fn reread_partitions(&self, disk: &str) -> Result<(), MachineError> {
+        self.must_be_ours("read the partition table of", disk)?;
+        let failed = |source| MachineError::Io {
+            action: "reading the partition table of",
+            what: disk.to_owned(),
+            source,
+        };
+        let file = File::open(disk).map_err(failed)?;
+        ioctl::reread_partitions(&file).map_err(failed)
+    }
+
+    fn source_address(&self, target: IpAddr) -> Option<IpAddr> {
+        addresses::source_towards(target)
+    }
+
+    fn sync(&self) -> Result<(), MachineError> {
+        nix::unistd::sync();
+        if self.ramdisk {
+            let path = self.roots.proc.join("sys/vm/drop_caches");
+            fs::write(&path, "3").map_err(|source| MachineError::Io {
+                action: "dropping caches by",
+                what: path.display().to_string(),
+                source,
+            })?;
+        }
+        Ok(())
+    }
+
+    fn power_off(&self) -> Result<(), MachineError> {
+        self.end("power off", RebootMode::RB_POWER_OFF, "o")
+    }
+
+    fn reboot(&self) -> Result<(), MachineError> {
+        self.end("reboot", RebootMode::RB_AUTOBOOT, "b")
+    }
+
+    fn set_clock(&self, to: SystemTime) -> Result<(), MachineError> {
+        if !self.ramdisk {
+            return Err(MachineError::NotOurs { action: "set", what: "the clock".to_owned() });
+        }
+        clock::set(to).map_err(|source| MachineError::Io {
+            action: "setting",
+            what: "the clock".to_owned(),
+            source,
+        })?;
+        if let Err(error) = ioctl::set_hardware_clock(Path::new(HARDWARE_CLOCK), to) {
+            logging::say(&format!("setting the battery clock failed: {error}"));
+        }
+        Ok(())
+    }
+
+    fn logs(&self) -> Vec<LogFile> {
+        let kernel: String =
+            kmsg::read().iter().map(|line| format!("[{:>12.6}] {}\n", line.seconds, line.text)).collect();
+        let agent: Vec<u8> = logging::files().iter().flat_map(|path| member(path)).collect();
+        let json = |value: serde_json::Result<Vec<u8>>| value.unwrap_or_default();
+        let addresses: String =
+            addresses::all().iter().map(|(name, address)| format!("{name} {address}\n")).collect();
+        let mut logs: Vec<LogFile> = [
+            ("dmesg", kernel.into_bytes()),
+            ("agent.log", agent),
+            ("timeline", member(&Path::new(super::STATE_DIR).join("timeline"))),
+            ("network.json", member(&Path::new(super::STATE_DIR).join("network.json"))),
+            ("inventory.json", json(serde_json::to_vec_pretty(&self.inventory()))),
+            ("addresses", addresses.into_bytes()),
+        ]
+        .into_iter()
+        .map(|(name, bytes)| LogFile { name: name.to_owned(), bytes })
+        .collect();
+        // The command line is left out: it may carry a token.
+        for file in [
+            "self/mounts",
+            "modules",
+            "partitions",
+            "mdstat",
+            "meminfo",
+            "cpuinfo",
+            "interrupts",
+            "iomem",
+            "net/route",
+        ] {
+            let name = file.rsplit('/').next().unwrap_or(file).to_owned();
+            logs.push(LogFile { name, bytes: member(&self.roots.proc.join(file)) });
+        }
+        logs.retain(|log| !log.bytes.is_empty());
+        logs
+    }
+}
+
+/// The last [`LOG_MEMBER`] bytes of a file; nothing when it cannot be read.
+fn member(path: &Path) -> Vec<u8> {
+    use std::io::Read;
+    let Ok(mut file) = File::open(path) else { return Vec::new() };
+    let length = file.metadata().map(|found| found.len()).unwrap_or(0);
+    if length > LOG_MEMBER {
+        drop(file.seek(SeekFrom::Start(length - LOG_MEMBER)));
+    }
+    let mut bytes = Vec::new();
+    drop(file.take(LOG_MEMBER).read_to_end(&mut bytes));
+    bytes
+}
+
+/// Device number and place of a line of mountinfo (proc(5)): `36 35 98:0 /mnt1 /mnt2 …`.
+fn mount_of(line: &str) -> Option<(&str, &str)> {
+    let mut words = line.split_whitespace();
+    Some((words.nth(2)?, words.nth(1)?))
+}
+
+fn open_block(_: &Path) -> io::Result<Arc<dyn BlockDevice>> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// A named disk as hint matching sees it.
+fn named_facts(named: &NamedDisk) -> Result<DiskFacts, MachineError> {
+    let name = named.path.display().to_string();
+    let failed = |source| MachineError::Io { action: "looking at", what: name.clone(), source };
+    let found = fs::metadata(&named.path).map_err(failed)?;
+    let size = if found.file_type().is_block_device() {
+        File::open(&named.path).and_then(|mut file| file.seek(SeekFrom::End(0))).map_err(failed)?
+    } else if found.is_file() {
+        found.size()
+    } else {
+        return Err(failed(io::Error::other("neither a block device nor a regular file")));
+    };
+    let disk = Disk {
+        name,
+        size,
+        serial: named.serial.clone(),
+        logical_sectors: 512,
+        physical_sectors: 512,
+        ..Disk::default()
+    };
+    Ok(DiskFacts {
+        serials: named.serial.iter().cloned().collect(),
+        wwns: Vec::new(),
+        read_only: false,
+        disk,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inventory::golden::Tree;
+
+    fn machine(tree: &Tree, ramdisk: bool, named: &[&str]) -> LinuxMachine {
+        LinuxMachine {
+            roots: Roots { sys: tree.root().into(), proc: tree.root().into() },
+            named: named.iter().map(|text| text.parse().unwrap()).collect(),
+            ramdisk,
+        }
+    }
+
+    #[test]
+    fn a_workstation_keeps_its_disks_power_and_clock() {
+        let tree = Tree::new();
+        let machine = machine(&tree, false, &[]);
+        for (outcome, text) in [
+            (machine.open_disk("/dev/null").map(drop), "open /dev/null"),
+            (machine.reread_partitions("/dev/null"), "read the partition table of /dev/null"),
+            (machine.power_off(), "power off the machine"),
+            (machine.reboot(), "reboot the machine"),
+            (machine.set_clock(SystemTime::UNIX_EPOCH), "set the clock"),
+        ] {
+            assert_eq!(
+                outcome.unwrap_err().to_string(),
+                format!(
+                    "refused to {text}: this is not the ramdisk and the device was not named with --disk"
+                )
+            );
+        }
+    }
+
+    #[test]
+    fn named_disks_are_all_there_is() {
+        let tree = Tree::new();
+        tree.file("big", vec![0u8; 8192]).file("small", vec![0u8; 4096]);
+        let path = |name: &str| tree.root().join(name).display().to_string();
+        for ramdisk in [false, true] {
+            let machine = machine(&tree, ramdisk, &[&format!("{},serial=BIG", path("big")), &path("small")]);
+            let disks = machine.disks().unwrap();
+            assert_eq!(disks.iter().map(|d| d.disk.size).collect::<Vec<_>>(), [8192, 4096]);
+            assert_eq!(disks[0].serials, ["BIG"]);
+            assert_eq!(
+                (disks[0].disk.name.as_str(), disks[1].disk.serial.as_ref()),
+                (path("big").as_str(), None)
+            );
+            assert_eq!(machine.inventory().disks.len(), 2);
+            assert!(matches!(machine.open_disk("/dev/null"), Err(MachineError::NotOurs { .. })));
+        }
+        let gone = machine(&tree, false, &["/nonexistent/disk"]).disks().unwrap_err();
+        assert_eq!(gone.to_string(), "looking at /nonexistent/disk");
+    }
+
+    #[test]
+    fn a_disk_in_use_is_refused_by_what_uses_it() {
+        let tree = Tree::new();
+        for name in ["sda", "sdb", "sdc", "sdd"] {
+            tree.file(&format!("block/{name}/size"), "9");
+        }
+        tree.folder("block/sda/holders/md0")
+            .file("block/sdb/sdb1/partition", "1")
+            .link("dev/block/8:17", "block/sdb/sdb1")
+            .file("self/mountinfo", "24 1 8:17 / /srv rw - ext4 /dev/sdb1 rw\n")
+            .file("swaps", "Filename Type\n/dev/sdc partition 1 2\n");
+        let machine = machine(&tree, true, &[]);
+        for (disk, by) in [
+            ("sda", "it or a partition of it is part of /dev/md0"),
+            ("sdb", "it or a partition of it is mounted on /srv"),
+            ("sdc", "/dev/sdc is swap space"),
+        ] {
+            let error = machine.must_be_free(&format!("/dev/{disk}")).unwrap_err();
+            assert_eq!(error.to_string(), format!("/dev/{disk} is in use: {by}"));
+        }
+        assert!(machine.must_be_free("/dev/sdd").is_ok());
+    }
+
+    #[test]
+    fn a_disk_argument_is_a_path_with_or_without_serial() {
+        let parsed: NamedDisk = "/tmp/a,serial=X,Y".parse().unwrap();
+        assert_eq!((parsed.path.to_str(), parsed.serial.as_deref()), (Some("/tmp/a"), Some("X,Y")));
+        for (bad, text) in [
+            ("disk", "--disk needs an absolute path, not 'disk'"),
+            ("/d,serial=", "--disk takes PATH or PATH,serial=TEXT; 'serial=' is neither"),
+            ("/d,size=3", "--disk takes PATH or PATH,serial=TEXT; 'size=3' is neither"),
+        ] {
+            assert_eq!(bad.parse::<NamedDisk>().unwrap_err().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn logs_leave_the_command_line_out() {
+        let tree = Tree::new();
+        tree.file("cmdline", "ipa-agent-token=secret")
+            .file("modules", "virtio 1\n")
+            .file("self/mounts", "proc /proc\n");
+        let logs = machine(&tree, false, &[]).logs();
+        assert!(
+            logs.iter().any(|log| log.name == "mounts")
+                && logs.iter().any(|log| log.name == "inventory.json")
+        );
+        let secret = |log: &LogFile| log.bytes.windows(6).any(|window| window == b"secret");
+        assert!(!logs.iter().filter(|log| log.name != "dmesg").any(secret));
+    }
+}

@@ -1,0 +1,156 @@
+//! What only process 1 does to the system: mounts, console, host name, children, the end.
+
+use nix::mount::{MsFlags, mount};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::reboot::{RebootMode, reboot, set_cad_enabled};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+use std::ffi::OsStr;
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// One file system to mount.
+#[derive(Clone, Copy, Debug)]
+pub struct Mount {
+    pub kind: &'static str,
+    pub on: &'static str,
+    pub options: &'static str,
+    /// Whether programs on it may run and device nodes work.
+    pub trusted: bool,
+}
+
+/// Mounts, making the folder if need be. One that is mounted already is no error.
+///
+/// # Errors
+/// As mkdir(2) and mount(2).
+pub fn mount_one(what: &Mount) -> io::Result<()> {
+    fs::create_dir_all(what.on)?;
+    let flags = if what.trusted {
+        MsFlags::MS_NOSUID
+    } else {
+        MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC
+    };
+    match mount(Some(what.kind), what.on, Some(what.kind), flags, Some(what.options)) {
+        Ok(()) | Err(nix::errno::Errno::EBUSY) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Makes a folder with this mode, whatever the umask says.
+///
+/// # Errors
+/// As mkdir(2) and chmod(2).
+pub fn folder(path: &Path, mode: u32) -> io::Result<()> {
+    fs::create_dir_all(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+}
+
+/// Makes `/dev/console` standard input, output and error; children inherit it.
+///
+/// # Errors
+/// As open(2): a machine may have no console at all.
+pub fn take_console() -> io::Result<()> {
+    let console = OpenOptions::new().read(true).write(true).open("/dev/console")?;
+    nix::unistd::dup2_stdin(&console)?;
+    nix::unistd::dup2_stdout(&console)?;
+    nix::unistd::dup2_stderr(&console)?;
+    Ok(())
+}
+
+/// # Errors
+/// As sethostname(2).
+pub fn set_host_name(name: &str) -> io::Result<()> {
+    Ok(nix::unistd::sethostname(OsStr::new(name))?)
+}
+
+/// What woke process 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wake {
+    Timeout,
+    ChildEnded,
+    Reboot,
+    PowerOff,
+}
+
+/// The signals of process 1, as a descriptor to wait on.
+pub struct Signals {
+    descriptor: SignalFd,
+}
+
+impl Signals {
+    /// From here on: ctrl-alt-del and SIGTERM (busybox `reboot`) ask for a reboot, SIGUSR1 (`halt`) and SIGUSR2 (`poweroff`) for
+    /// power off. Children get an empty signal mask: the standard library resets it.
+    ///
+    /// # Errors
+    /// As sigprocmask(2) and signalfd(2).
+    pub fn take() -> io::Result<Signals> {
+        let mut set = SigSet::empty();
+        for signal in [Signal::SIGCHLD, Signal::SIGINT, Signal::SIGTERM, Signal::SIGUSR1, Signal::SIGUSR2] {
+            set.add(signal);
+        }
+        set.thread_block()?;
+        // The kernel then sends SIGINT for ctrl-alt-del in place of rebooting without a sync.
+        let _ = set_cad_enabled(false);
+        Ok(Signals {
+            descriptor: SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?,
+        })
+    }
+
+    /// Waits for a signal, at most `time`.
+    pub fn wait(&self, time: Duration) -> Wake {
+        let timeout = PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX);
+        let _ = poll(&mut [PollFd::new(self.descriptor.as_fd(), PollFlags::POLLIN)], timeout);
+        let Ok(Some(info)) = self.descriptor.read_signal() else { return Wake::Timeout };
+        match i32::try_from(info.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok()) {
+            Some(Signal::SIGCHLD) => Wake::ChildEnded,
+            Some(Signal::SIGINT | Signal::SIGTERM) => Wake::Reboot,
+            Some(Signal::SIGUSR1 | Signal::SIGUSR2) => Wake::PowerOff,
+            _ => Wake::Timeout,
+        }
+    }
+}
+
+/// A child that is gone, in words: `ended with code 1`, `was killed by SIGSEGV`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    pub pid: u32,
+    pub how: String,
+}
+
+/// Takes the next dead child off the kernel's list, orphans included; `None` when there is none now.
+pub fn reap() -> Option<Ended> {
+    loop {
+        let (pid, how) = match waitpid(None::<Pid>, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(pid, code)) => (pid, format!("ended with code {code}")),
+            Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, format!("was killed by {signal}")),
+            Ok(WaitStatus::StillAlive) | Err(_) => return None,
+            Ok(_) => continue,
+        };
+        return Some(Ended { pid: u32::try_from(pid.as_raw()).unwrap_or(0), how });
+    }
+}
+
+/// Starts a program with an empty environment, nothing to read, and our console to write to. Nobody waits for it here.
+///
+/// # Errors
+/// As fork(2) and execve(2).
+pub fn start(program: &Path, arguments: &[&str]) -> io::Result<u32> {
+    let child = Command::new(program).args(arguments).env_clear().stdin(Stdio::null()).spawn()?;
+    Ok(child.id())
+}
+
+/// Writes all caches to the disks and ends the machine. Returns only when the kernel refused.
+pub fn end(how: RebootMode) -> io::Error {
+    nix::unistd::sync();
+    match reboot(how) {
+        Ok(never) => match never {},
+        Err(error) => error.into(),
+    }
+}
