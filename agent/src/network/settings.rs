@@ -1,0 +1,162 @@
+//! What the network child found, for the rest of the agent: `/run/ferric/network.json` and `/etc/resolv.conf`. Pure but for
+//! [`read`].
+
+use super::client::Lease;
+use crate::platform::linux::STATE_DIR;
+use ferric_common::ids::MacAddress;
+use serde::{Deserialize, Serialize};
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+/// The C library's resolver looks at no more.
+const NAME_SERVERS: usize = 3;
+
+/// All NICs, the one the machine was booted from first.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+pub struct Network {
+    pub nics: Vec<Nic>,
+}
+
+/// One NIC and its lease.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub struct Nic {
+    pub name: String,
+    pub mac: MacAddress,
+    /// Whether `BOOTIF` names it.
+    pub boot: bool,
+    pub carrier: bool,
+    pub lease: Option<NicLease>,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub struct NicLease {
+    pub address: Ipv4Addr,
+    pub prefix: u8,
+    pub server: Ipv4Addr,
+    pub router: Option<Ipv4Addr>,
+    pub dns: Vec<Ipv4Addr>,
+    pub ntp: Vec<Ipv4Addr>,
+    pub domain: Option<String>,
+    pub hostname: Option<String>,
+    pub mtu: Option<u16>,
+    /// `None`: for ever.
+    pub seconds: Option<u32>,
+}
+
+impl From<&Lease> for NicLease {
+    fn from(lease: &Lease) -> NicLease {
+        NicLease {
+            address: lease.address,
+            prefix: lease.prefix,
+            server: lease.server,
+            router: lease.router,
+            dns: lease.dns.clone(),
+            ntp: lease.ntp.clone(),
+            domain: lease.domain.clone(),
+            hostname: lease.hostname.clone(),
+            mtu: lease.mtu,
+            seconds: lease.seconds,
+        }
+    }
+}
+
+impl Network {
+    /// Whether any NIC has an IPv4 address.
+    pub fn has_address(&self) -> bool {
+        self.nics.iter().any(|nic| nic.lease.is_some())
+    }
+
+    /// Time servers that DHCP named, in order.
+    pub fn ntp(&self) -> Vec<Ipv4Addr> {
+        self.leases().flat_map(|lease| lease.ntp.iter().copied()).collect()
+    }
+
+    /// The text of `/etc/resolv.conf`.
+    pub fn resolv_conf(&self) -> String {
+        let mut domains: Vec<&str> = Vec::new();
+        let mut servers: Vec<Ipv4Addr> = Vec::new();
+        for lease in self.leases() {
+            domains.extend(lease.domain.as_deref().filter(|domain| !domains.contains(domain)));
+            for server in &lease.dns {
+                if !servers.contains(server) && servers.len() < NAME_SERVERS {
+                    servers.push(*server);
+                }
+            }
+        }
+        let search =
+            if domains.is_empty() { String::new() } else { format!("search {}\n", domains.join(" ")) };
+        servers.iter().fold(search, |text, server| format!("{text}nameserver {server}\n"))
+    }
+
+    fn leases(&self) -> impl Iterator<Item = &NicLease> {
+        self.nics.iter().filter_map(|nic| nic.lease.as_ref())
+    }
+}
+
+/// The network as the child last wrote it; `None` before it did.
+pub fn read() -> Option<Network> {
+    serde_json::from_slice(&std::fs::read(path()).ok()?).ok()
+}
+
+pub(super) fn path() -> PathBuf {
+    Path::new(STATE_DIR).join("network.json")
+}
+
+/// The NIC that the machine was booted from, of a kernel command line. The last `BOOTIF` counts.
+pub fn boot_interface(command_line: &str) -> Option<MacAddress> {
+    command_line.split_whitespace().filter_map(|word| word.strip_prefix("BOOTIF=")).next_back()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nic(name: &str, dns: &[u8], domain: Option<&str>) -> Nic {
+        Nic {
+            name: name.into(),
+            mac: MacAddress([2; 6]),
+            boot: false,
+            carrier: true,
+            lease: Some(NicLease {
+                address: Ipv4Addr::new(10, 0, 0, 9),
+                prefix: 24,
+                server: Ipv4Addr::new(10, 0, 0, 1),
+                router: None,
+                dns: dns.iter().map(|last| Ipv4Addr::new(10, 0, 0, *last)).collect(),
+                ntp: vec![],
+                domain: domain.map(str::to_owned),
+                hostname: None,
+                mtu: None,
+                seconds: Some(60),
+            }),
+        }
+    }
+
+    #[test]
+    fn the_boot_nics_name_servers_come_first_and_none_twice() {
+        let network =
+            Network { nics: vec![nic("a", &[1, 2], Some("x.org")), nic("b", &[2, 3, 4], Some("x.org"))] };
+        assert_eq!(
+            network.resolv_conf(),
+            "search x.org\nnameserver 10.0.0.1\nnameserver 10.0.0.2\nnameserver 10.0.0.3\n"
+        );
+        assert_eq!(Network::default().resolv_conf(), "");
+        assert!(network.has_address() && !Network::default().has_address());
+    }
+
+    #[test]
+    fn the_last_bootif_counts() {
+        let mac = boot_interface("quiet BOOTIF=52-54-00-00-00-01 BOOTIF=01-52-54-00-00-00-02 x").unwrap();
+        assert_eq!(mac.to_string(), "52:54:00:00:00:02");
+        for none in ["", "BOOTIF=", "BOOTIF=${mac}", "XBOOTIF=52:54:00:00:00:01"] {
+            assert_eq!(boot_interface(none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn the_file_comes_back_as_written() {
+        let network = Network { nics: vec![nic("a", &[1], None)] };
+        let text = serde_json::to_string(&network).unwrap();
+        assert_eq!(serde_json::from_str::<Network>(&text).unwrap(), network);
+    }
+}
