@@ -1,3 +1,59 @@
 //! Entry point: which of the agent's duties this process takes, and its exit code. No more.
 
-fn main() {}
+use clap::{Parser, Subcommand};
+use ferric_agent::{init, logging};
+use std::ffi::OsStr;
+use std::path::Path;
+use std::process::ExitCode;
+
+// musl's own allocator is several times slower with many threads, and copying images is many threads.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[derive(Parser)]
+#[command(
+    name = "ferric-agent",
+    version,
+    about = "Provisions the machine it runs on. As /init of a ramdisk it is process 1."
+)]
+struct Cli {
+    #[command(subcommand)]
+    duty: Duty,
+}
+
+#[derive(Subcommand)]
+enum Duty {
+    /// Find this machine's node and serve the command API
+    Run(ferric_agent::run::RunOptions),
+    /// Print the hardware inventory as JSON
+    Inventory,
+    /// Switch all NICs on and keep their leases (the ramdisk only)
+    Network,
+    /// Load drivers for the devices that are there and that appear (the ramdisk only)
+    Devices,
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let called = arguments.first().map(Path::new).and_then(Path::file_name);
+    // By name too: in a container this program may be process 1 and yet not own the machine.
+    if std::process::id() == 1 && called == Some(OsStr::new("init")) {
+        init::run();
+    }
+    // The kernel calls its module helper thus: /init -q -- NAME.
+    if let [_, quiet, dashes, wanted] = arguments.as_slice()
+        && quiet == "-q"
+        && dashes == "--"
+    {
+        return init::devices::request(&wanted.to_string_lossy());
+    }
+    match Cli::parse().duty {
+        Duty::Run(options) => {
+            logging::start(tracing::Level::INFO);
+            ferric_agent::run::run(options)
+        }
+        Duty::Inventory => ferric_agent::inventory::print(),
+        Duty::Network => ferric_agent::network::run(),
+        Duty::Devices => init::devices::run(),
+    }
+}

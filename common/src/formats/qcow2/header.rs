@@ -281,7 +281,3 @@ fn check_extensions(start: &[u8], from: u32, cluster: u64) -> Result<(), Qcow2Er
     }
     Ok(())
 }
-
-#[cfg(test)]
-#[path = "header_tests.rs"]
-pub(super) mod tests;

@@ -372,7 +372,3 @@ impl Planner {
         before
     }
 }
-
-#[cfg(test)]
-#[path = "planner_tests.rs"]
-mod tests;
