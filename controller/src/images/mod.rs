@@ -1,1 +1,3 @@
-//! (room not filled yet)
+//! What is known of images and boot files before a machine is powered on.
+
+pub mod boot_file;
