@@ -6,6 +6,7 @@ use crate::modules::Catalogue;
 use crate::packages::{self, Package};
 use anyhow::{Context, Result, bail};
 use ferric_common::formats::cpio::{Archive, Node};
+use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,7 +19,7 @@ const COMPRESSION: i32 = 19;
 const WINDOW: u32 = 26;
 
 /// What a build has made.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Built {
     pub kernel: PathBuf,
     pub ramdisk: PathBuf,
@@ -85,6 +86,18 @@ pub fn build(manifest: &Manifest, profile: Profile, agent: &Path, cache: &Path, 
     put(&built.kernel, &image)?;
     put(&built.ramdisk, &packed)?;
     put(&out.join("contents.txt"), contents(&archive, &kernel.package, &packages).as_bytes())?;
+    put(&out.join("built.toml"), toml::to_string(&built)?.as_bytes())?;
+    Ok(built)
+}
+
+/// What an earlier build left in `out`.
+pub fn existing(out: &Path) -> Result<Built> {
+    let built: Built = toml::from_str(&fs::read_to_string(out.join("built.toml"))?)?;
+    for (path, bytes) in [(&built.kernel, built.kernel_bytes), (&built.ramdisk, built.ramdisk_bytes)] {
+        if fs::metadata(path)?.len() != bytes {
+            bail!("{} is not as it was built", path.display());
+        }
+    }
     Ok(built)
 }
 
@@ -143,15 +156,31 @@ pub fn check_budget(manifest: &Manifest, built: &Built) -> Result<()> {
     Ok(())
 }
 
-struct Kernel {
+/// Debian's kernel, unpacked.
+#[derive(Debug)]
+pub struct Kernel {
     package: Package,
-    version: String,
-    image: PathBuf,
+    pub version: String,
+    pub image: PathBuf,
     /// `…/lib/modules/VERSION`
-    modules: PathBuf,
+    pub modules: PathBuf,
 }
 
-fn kernel(manifest: &Manifest, cache: &Path) -> Result<Kernel> {
+/// The folders with the content of packages, in order.
+pub fn unpack(cache: &Path, names: &[&str]) -> Result<Vec<PathBuf>> {
+    Ok(packages::obtain(cache, names)?.into_iter().map(|package| package.root).collect())
+}
+
+/// File names (with versions) of all packages a ramdisk would be made of now.
+pub fn packages_of(manifest: &Manifest) -> Result<Vec<String>> {
+    let kernel = packages::dependency(&manifest.kernel.package, "linux-image-")?;
+    let names: Vec<&str> =
+        manifest.packages.names.iter().map(String::as_str).chain([kernel.as_str()]).collect();
+    packages::files(&names)
+}
+
+/// Fetches and unpacks the newest kernel of the suite.
+pub fn kernel(manifest: &Manifest, cache: &Path) -> Result<Kernel> {
     let name = packages::dependency(&manifest.kernel.package, "linux-image-")?;
     let package =
         packages::obtain(cache, &[&name])?.into_iter().next().context("apt gave no kernel package")?;

@@ -69,6 +69,11 @@ pub fn is_offered(package: &str) -> bool {
     offers(&[package]).is_ok()
 }
 
+/// The files apt would give for these packages now.
+pub fn files(names: &[&str]) -> Result<Vec<String>> {
+    Ok(offers(names)?.into_iter().map(|offer| offer.file).collect())
+}
+
 fn first_dependency(shown: &str, prefix: &str) -> Option<String> {
     let line = shown.lines().find_map(|line| line.strip_prefix("Depends: "))?;
     line.split([',', '|'])

@@ -1,1 +1,25 @@
-//! Harness of the black-box tests: virtual machines, BMCs, image servers, artifacts.
+//! Harness of the black-box tests and of the demonstration: networks, virtual machines, BMCs, image servers, disk
+//! images, and the built programs.
+//!
+//! Nothing here is a mock of something of ours: programs are started as an operator starts them and are asked over the
+//! wire. Everything started ends with its handle, also when a test panics or the process is killed.
+
+pub mod accel;
+pub mod artifacts;
+pub mod bmc;
+pub mod bootsector;
+pub mod controller;
+pub mod debian;
+pub mod host;
+pub mod httpd;
+pub mod images;
+pub mod machine;
+pub mod netns;
+pub mod operator;
+pub mod process;
+pub mod qemu;
+pub mod ssh;
+pub mod wait;
+
+pub use machine::{Firmware, Machine};
+pub use netns::Netns;

@@ -1,0 +1,76 @@
+//! What this machine must have: Debian packages, listed before anything is installed.
+
+use crate::process::run;
+use anyhow::{Result, bail};
+use std::io::{BufRead, Write};
+use std::path::Path;
+use std::process::Command;
+
+/// Package and a file that shows it is there.
+const NEEDED: &[(&str, &str)] = &[
+    ("musl-tools", "/usr/bin/musl-gcc"),
+    ("qemu-system-x86", "/usr/bin/qemu-system-x86_64"),
+    ("qemu-utils", "/usr/bin/qemu-img"),
+    ("ovmf", "/usr/share/OVMF/OVMF_CODE_4M.fd"),
+    ("ipxe-qemu", "/usr/lib/ipxe/qemu/pxe-virtio.rom"),
+    ("ipxe", "/usr/lib/ipxe/undionly.kpxe"),
+    ("openipmi", "/usr/bin/ipmi_sim"),
+    ("mmdebstrap", "/usr/bin/mmdebstrap"),
+    ("mtools", "/usr/bin/mformat"),
+    ("e2fsprogs", "/sbin/mke2fs"),
+    ("fdisk", "/sbin/sfdisk"),
+    ("iproute2", "/sbin/ip"),
+    ("openssh-client", "/usr/bin/ssh"),
+    ("python3-venv", "/usr/share/doc/python3-venv"),
+];
+
+/// Whether to ask before installing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Consent {
+    Ask,
+    Given,
+}
+
+/// Installs what is missing, after saying what that is.
+///
+/// # Errors
+/// The operator says no, apt fails, or the system is no Debian.
+pub fn prepare(consent: Consent) -> Result<()> {
+    let missing: Vec<&str> =
+        NEEDED.iter().filter(|(_, file)| !Path::new(file).exists()).map(|(package, _)| *package).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    println!("Debian packages to install: {}", missing.join(" "));
+    if consent == Consent::Ask {
+        print!("Install them now? [y/N] ");
+        std::io::stdout().flush()?;
+        let mut answer = String::new();
+        std::io::stdin().lock().read_line(&mut answer)?;
+        if !matches!(answer.trim(), "y" | "Y" | "yes") {
+            bail!("not installed; say --yes, or run: apt-get install {}", missing.join(" "));
+        }
+    }
+    run(Command::new("apt-get").args(["-q", "update"]))?;
+    let mut install = Command::new("apt-get");
+    install
+        .args(["-q", "-y", "--no-install-recommends", "--allow-downgrades", "install"])
+        .args(versions(&missing))
+        .env("DEBIAN_FRONTEND", "noninteractive");
+    run(&mut install).map(drop)
+}
+
+/// Package arguments for apt. A qemu-utils that came from backports conflicts with the stable QEMU: then it is taken
+/// back to the stable suite, which is the one downgrade that is ever asked for.
+fn versions(missing: &[&str]) -> Vec<String> {
+    let mut packages: Vec<String> = missing.iter().map(|p| (*p).to_owned()).collect();
+    let installed =
+        run(Command::new("dpkg-query").args(["-W", "-f=${Version}", "qemu-utils"])).unwrap_or_default();
+    if missing.contains(&"qemu-system-x86") && installed.contains("~bpo") {
+        println!(
+            "qemu-utils {installed} is from backports; taking it back to bookworm, as QEMU needs the same version"
+        );
+        packages.push("qemu-utils/bookworm".to_owned());
+    }
+    packages
+}

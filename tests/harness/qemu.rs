@@ -1,0 +1,225 @@
+//! One run of QEMU: the command line, and the little of QMP that tells how the run ended.
+
+use crate::accel::Accel;
+use crate::process::Background;
+use anyhow::{Context, Result};
+use serde_json::Value;
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Programs in a machine's firmware.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Firmware {
+    /// SeaBIOS with the network card's iPXE.
+    Bios,
+    /// OVMF with its own PXE, which fetches iPXE by TFTP.
+    Uefi,
+}
+
+/// From where firmware boots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BootDevice {
+    Network,
+    Disk,
+}
+
+/// How a disk is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bus {
+    Virtio,
+    Sata,
+    Nvme,
+}
+
+#[derive(Clone, Debug)]
+pub struct Disk {
+    pub path: PathBuf,
+    pub serial: String,
+    pub bus: Bus,
+}
+
+/// Kernel and ramdisk given to QEMU directly, without firmware's network boot.
+#[derive(Clone, Debug)]
+pub struct DirectBoot {
+    pub kernel: PathBuf,
+    pub ramdisk: PathBuf,
+    pub parameters: String,
+}
+
+#[derive(Clone, Debug)]
+pub struct Spec {
+    pub name: String,
+    pub firmware: Firmware,
+    pub memory_mib: u32,
+    pub processors: u32,
+    pub mac: String,
+    /// Tap device made before; none: no network card.
+    pub tap: Option<String>,
+    pub disks: Vec<Disk>,
+    pub direct: Option<DirectBoot>,
+    /// Serial console, QMP socket and firmware variables go here.
+    pub folder: PathBuf,
+}
+
+impl Spec {
+    pub fn console(&self) -> PathBuf {
+        self.folder.join(format!("{}.console", self.name))
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.join(format!("{}.qmp", self.name))
+    }
+
+    /// The command line for one power-on.
+    fn command(&self, boot: BootDevice) -> Result<Command> {
+        let mut command = Command::new("qemu-system-x86_64");
+        let mut add = |option: &str, value: String| {
+            command.args([option, value.as_str()]);
+        };
+        add("-name", self.name.clone());
+        // graphics=off: BIOS programs speak to the serial port.
+        add("-machine", "q35,graphics=off".to_owned());
+        add("-m", self.memory_mib.to_string());
+        add("-smp", self.processors.to_string());
+        add("-display", "none".to_owned());
+        add("-vga", "none".to_owned());
+        add("-chardev", format!("file,id=console,path={},append=on", self.console().display()));
+        add("-serial", "chardev:console".to_owned());
+        add("-qmp", format!("unix:{},server=on,wait=off", self.socket().display()));
+        // A reset ends the run, so that the one who holds the power decides what boots next.
+        add("-action", "reboot=shutdown".to_owned());
+        add("-device", "virtio-rng-pci".to_owned());
+        add("-device", "qemu-xhci".to_owned());
+        let (network_index, disk_index) = match boot {
+            BootDevice::Network => (0, 1),
+            BootDevice::Disk => (9, 0),
+        };
+        match &self.tap {
+            None => add("-nic", "none".to_owned()),
+            Some(tap) => {
+                add("-netdev", format!("tap,id=net,ifname={tap},script=no,downscript=no"));
+                // OVMF would start the card's iPXE too; without it, its own PXE must do the work.
+                let rom = if self.firmware == Firmware::Uefi { ",romfile=" } else { "" };
+                let mac = &self.mac;
+                add("-device", format!("virtio-net-pci,netdev=net,mac={mac},bootindex={network_index}{rom}"));
+            }
+        }
+        for (number, disk) in self.disks.iter().enumerate() {
+            let (path, serial) = (disk.path.display(), &disk.serial);
+            add(
+                "-drive",
+                format!(
+                    "if=none,id=disk{number},file={path},format=raw,cache=unsafe,discard=unmap,detect-zeroes=unmap"
+                ),
+            );
+            let device = match disk.bus {
+                Bus::Virtio => "virtio-blk-pci",
+                Bus::Sata => "ide-hd",
+                Bus::Nvme => "nvme",
+            };
+            let index = disk_index + number;
+            add("-device", format!("{device},drive=disk{number},serial={serial},bootindex={index}"));
+        }
+        if self.firmware == Firmware::Uefi {
+            let variables = self.folder.join(format!("{}.vars", self.name));
+            if !variables.exists() {
+                fs::copy("/usr/share/OVMF/OVMF_VARS_4M.fd", &variables)
+                    .context("copying OVMF's variables")?;
+            }
+            add("-drive", "if=pflash,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd".to_owned());
+            add("-drive", format!("if=pflash,format=raw,file={}", variables.display()));
+        }
+        if let Some(direct) = &self.direct {
+            add("-kernel", direct.kernel.display().to_string());
+            add("-initrd", direct.ramdisk.display().to_string());
+            add("-append", direct.parameters.clone());
+        }
+        command.arg("-nodefaults").args(Accel::choose().qemu_arguments());
+        Ok(command)
+    }
+}
+
+/// How a guest ended by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It switched its power off.
+    Off,
+    /// It asked for a reset.
+    Reset,
+    /// QEMU itself failed.
+    Failed,
+}
+
+/// A running QEMU.
+#[derive(Debug)]
+pub struct Qemu {
+    process: Background,
+    socket: PathBuf,
+    qmp: Option<UnixStream>,
+    heard: Vec<u8>,
+    end: Option<End>,
+}
+
+impl Qemu {
+    pub fn start(spec: &Spec, boot: BootDevice) -> Result<Self> {
+        let socket = spec.socket();
+        fs::remove_file(&socket).ok();
+        let log = spec.folder.join(format!("{}.qemu", spec.name));
+        let process = Background::spawn(&spec.name, &mut spec.command(boot)?, &log)?;
+        Ok(Self { process, socket, qmp: None, heard: Vec::new(), end: None })
+    }
+
+    /// None while the guest runs.
+    pub fn poll(&mut self) -> Result<Option<End>> {
+        // First the process, then the socket: what it said before it ended is still there.
+        let ended = self.process.ended()?;
+        self.listen();
+        Ok(ended.map(|status| match self.end {
+            Some(end) => end,
+            None if status.success() => End::Off,
+            None => End::Failed,
+        }))
+    }
+
+    /// Presses the power button: the guest decides.
+    pub fn press_button(&mut self) {
+        self.listen();
+        if let Some(qmp) = &mut self.qmp {
+            qmp.write_all(b"{\"execute\":\"system_powerdown\"}\n").ok();
+        }
+    }
+
+    pub fn log(&self) -> &Path {
+        self.process.log()
+    }
+
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    fn listen(&mut self) {
+        if self.qmp.is_none()
+            && let Ok(mut stream) = UnixStream::connect(&self.socket)
+        {
+            let ready =
+                stream.write_all(b"{\"execute\":\"qmp_capabilities\"}\n").and(stream.set_nonblocking(true));
+            self.qmp = ready.is_ok().then_some(stream);
+        }
+        if let Some(qmp) = &mut self.qmp {
+            qmp.read_to_end(&mut self.heard).ok();
+        }
+        while let Some(at) = self.heard.iter().position(|b| *b == b'\n') {
+            let line: Vec<u8> = self.heard.drain(..=at).collect();
+            let Ok(said) = serde_json::from_slice::<Value>(&line) else { continue };
+            if said["event"] == "SHUTDOWN" {
+                self.end = Some(match said["data"]["reason"].as_str() {
+                    Some("guest-reset") => End::Reset,
+                    _ => End::Off,
+                });
+            }
+        }
+    }
+}
