@@ -3,6 +3,7 @@
 pub mod cpio;
 pub mod dhcp;
 pub mod gpt;
+pub mod iso9660;
 pub mod mbr;
 pub mod qcow2;
 pub mod tftp;

@@ -90,7 +90,7 @@ impl Test {
             }
             first.get_or_insert(number);
         }
-        let number = first.ok_or_else(|| HintError::Empty { name })?;
+        let number = first.ok_or(HintError::Empty { name })?;
         Ok(match op {
             None => Test::Number(Compare::Equal, number),
             // A number is never equal to a text.
