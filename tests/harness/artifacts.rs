@@ -80,6 +80,11 @@ pub fn run_folder(name: &str) -> Result<PathBuf> {
     Ok(folder)
 }
 
+/// Builds the static agent alone.
+pub fn agent() -> Result<()> {
+    cargo(&["build", "--release", "--target", MUSL, "-p", "ferric-agent"])
+}
+
 /// Builds the static programs and the BMC's helper; the folder of the former.
 pub fn programs() -> Result<PathBuf> {
     cargo(&[

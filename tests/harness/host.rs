@@ -31,6 +31,11 @@ pub enum Consent {
     Given,
 }
 
+/// What CI=true says; otherwise to ask.
+pub fn consent() -> Consent {
+    if std::env::var_os("CI").is_some_and(|value| value == "true") { Consent::Given } else { Consent::Ask }
+}
+
 /// Installs what is missing, after saying what that is.
 ///
 /// # Errors

@@ -18,6 +18,7 @@ pub mod netns;
 pub mod operator;
 pub mod process;
 pub mod qemu;
+pub mod scene;
 pub mod ssh;
 pub mod wait;
 

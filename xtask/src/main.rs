@@ -1,1 +1,50 @@
-fn main() {}
+//! `cargo xtask`: the commands that do everything around the code.
+//!
+//! - `ramdisk [--profile server|vm] [--out DIR] [--firmware]` builds the static agent and the ramdisk.
+//! - `demo [--bios|--uefi] [--keep] [--yes]` takes a blank virtual machine to an installed Debian.
+//! - `test [FILTER]` runs everything, machines included; `check` the part that needs no machine.
+
+mod check;
+mod demo;
+mod ramdisk;
+mod test;
+
+use anyhow::{Result, bail};
+use std::process::ExitCode;
+
+const USAGE: &str = "usage: cargo xtask COMMAND
+  ramdisk [--profile server|vm] [--out DIR] [--firmware]
+          builds the static agent, and vmlinuz and initramfs.img into DIR (default target/ramdisk/PROFILE);
+          --firmware adds firmware.img from Debian's firmware packages or this machine's /lib/firmware
+  demo [--bios|--uefi] [--keep] [--yes]
+          deploys a real Debian to a virtual machine, from power-on to ssh; --keep leaves it running
+  test [FILTER]
+          formatting, lints, all tests, budgets, then the tests with machines whose name holds FILTER
+  check   formatting, lints and the tests that need no machine";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match dispatch(&words) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(words: &[&str]) -> Result<ExitCode> {
+    match words {
+        ["ramdisk", rest @ ..] => ramdisk::run(rest).map(|()| ExitCode::SUCCESS),
+        ["demo", rest @ ..] => demo::run(rest).map(|()| ExitCode::SUCCESS),
+        ["test"] => test::run(""),
+        ["test", filter] => test::run(filter),
+        ["check"] => check::run(),
+        [] | ["help" | "--help" | "-h"] => {
+            println!("{USAGE}");
+            Ok(ExitCode::SUCCESS)
+        }
+        _ => bail!("cargo xtask does not know '{}'\n{USAGE}", words.join(" ")),
+    }
+}

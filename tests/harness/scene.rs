@@ -1,0 +1,170 @@
+//! Everything one deploy needs, in one network: controller, machine, BMC, image server, key.
+
+use crate::artifacts::{Artifacts, run_folder};
+use crate::bmc::{Bmc, PASSWORD};
+use crate::controller::Controller;
+use crate::debian::Image;
+use crate::httpd::{Fault, Httpd};
+use crate::machine::{Bus, Disk, Firmware, Machine, Spec, blank_disk};
+use crate::netns::{self, Netns};
+use crate::operator::{Operator, create_arguments};
+use crate::ssh::Key;
+use anyhow::Result;
+use std::fs;
+use std::path::PathBuf;
+
+pub const MAC: &str = "52:54:00:77:00:01";
+/// The node's name.
+pub const NODE: &str = "demo";
+/// The disk that the root device hint picks: the larger one, by serial.
+pub const ROOT_SERIAL: &str = "BIG-0002";
+pub const OTHER_SERIAL: &str = "SMALL-0001";
+/// Sizes in bytes: a disk that must stay as it is, and the one that is deployed to.
+pub const OTHER_BYTES: u64 = 5 << 30;
+pub const ROOT_BYTES: u64 = 8 << 30;
+/// The port at which IPMI is by rule.
+pub const BMC_PORT: u16 = 623;
+
+/// What may differ between scenes.
+#[derive(Clone, Debug)]
+pub struct Script {
+    pub name: String,
+    pub firmware: Firmware,
+    pub memory_mib: u32,
+    pub processors: u32,
+    pub bus: Bus,
+    /// Further lines and tables of the controller's configuration.
+    pub top: String,
+    pub tables: String,
+}
+
+impl Script {
+    pub fn new(name: &str, firmware: Firmware) -> Self {
+        Self {
+            name: name.to_owned(),
+            firmware,
+            memory_mib: 1024,
+            processors: 2,
+            bus: Bus::Virtio,
+            top: String::new(),
+            tables: String::new(),
+        }
+    }
+}
+
+/// The parts end in this order: first what drives, last what is driven.
+#[derive(Debug)]
+pub struct Scene {
+    pub controller: Controller,
+    pub bmc: Bmc,
+    pub images: Httpd,
+    pub machine: Machine,
+    pub key: Key,
+    pub folder: PathBuf,
+    pub script: Script,
+    pub network: Netns,
+}
+
+impl Scene {
+    /// Moves this thread into a new network and starts everything but the machine.
+    pub fn open(artifacts: &Artifacts, script: Script) -> Result<Self> {
+        let network = Netns::enter()?;
+        network.tap("tap0")?;
+        let folder = run_folder(&script.name)?;
+        let disk = |name: &str, serial: &str, bytes: u64| -> Result<Disk> {
+            let path = folder.join(name);
+            blank_disk(&path, bytes)?;
+            Ok(Disk { path, serial: serial.to_owned(), bus: script.bus })
+        };
+        let machine = Machine::new(Spec {
+            name: "machine".to_owned(),
+            firmware: script.firmware,
+            memory_mib: script.memory_mib,
+            processors: script.processors,
+            mac: MAC.to_owned(),
+            tap: Some("tap0".to_owned()),
+            disks: vec![disk("small", OTHER_SERIAL, OTHER_BYTES)?, disk("big", ROOT_SERIAL, ROOT_BYTES)?],
+            direct: None,
+            folder: folder.clone(),
+        })?;
+        let bmc = Bmc::start(netns::BMC, BMC_PORT, &machine, &artifacts.chassis, &folder)?;
+        let password = folder.join("bmc-password");
+        fs::write(&password, PASSWORD)?;
+        Ok(Self {
+            controller: Controller::start_with(artifacts, &folder, &script.top, &script.tables)?,
+            bmc,
+            images: Httpd::start(netns::CONTROLLER)?,
+            machine,
+            key: Key::generate(&folder)?,
+            folder,
+            script,
+            network,
+        })
+    }
+
+    pub fn operator(&self) -> &Operator {
+        self.controller.operator()
+    }
+
+    /// Arguments of `ferric` that enrol the machine.
+    pub fn create(&self) -> Vec<String> {
+        let hint = format!(r#"{{"serial": "{ROOT_SERIAL}"}}"#);
+        let password = self.folder.join("bmc-password");
+        create_arguments(NODE, (netns::BMC, BMC_PORT), &password, MAC, &hint, self.mode())
+    }
+
+    /// Arguments of `ferric` that deploy an image served by this scene.
+    pub fn deploy(
+        &self,
+        image: &Image,
+        format: &str,
+        fault: Fault,
+        hostname: &str,
+        wait: u32,
+    ) -> Vec<String> {
+        let url = self.images.offer(&format!("image.{format}"), &image.path, fault);
+        let (checksum, wait) = (format!("sha256:{}", image.sha256), wait.to_string());
+        let key = self.key.public.display().to_string();
+        [
+            "node",
+            "deploy",
+            NODE,
+            "--image",
+            &url,
+            "--checksum",
+            &checksum,
+            "--format",
+            format,
+            "--hostname",
+            hostname,
+            "--user",
+            "demo",
+            "--ssh-key",
+            &key,
+            "--wait",
+            &wait,
+        ]
+        .map(str::to_owned)
+        .to_vec()
+    }
+
+    pub fn root_disk(&self) -> PathBuf {
+        self.folder.join("big")
+    }
+
+    pub fn other_disk(&self) -> PathBuf {
+        self.folder.join("small")
+    }
+
+    fn mode(&self) -> &'static str {
+        match self.script.firmware {
+            Firmware::Bios => "bios",
+            Firmware::Uefi => "uefi",
+        }
+    }
+}
+
+/// `&[String]` as `&[&str]`.
+pub fn borrowed(arguments: &[String]) -> Vec<&str> {
+    arguments.iter().map(String::as_str).collect()
+}
