@@ -209,7 +209,8 @@ mod tests {
         let pxe = b"PXEClient:Arch:00000:UNDI:002001".as_slice();
         let http = b"HTTPClient:Arch:00016:UNDI:003001".as_slice();
         let ipxe = [19, 1, 1].as_slice();
-        let cases: &[(&str, Client, &[(u8, &[u8])], Option<&str>)] = &[
+        type Case<'a> = (&'a str, Client, &'a [(u8, &'a [u8])], Option<&'a str>);
+        let cases: &[Case] = &[
             ("bios", Client::Bios, &[(60, pxe), (93, &[0, 0])], Some("undionly.kpxe")),
             ("old rom", Client::Bios, &[(60, pxe)], Some("undionly.kpxe")),
             ("uefi", Client::Uefi, &[(60, pxe), (93, &[0, 7])], Some("snponly.efi")),

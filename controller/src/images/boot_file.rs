@@ -102,13 +102,8 @@ pub(crate) fn is_text_page(head: &[u8]) -> bool {
 /// Why a file cannot be booted.
 #[derive(Debug, thiserror::Error)]
 pub enum BootFileError {
-    #[error("reading the {role} {}", path.display())]
-    Read {
-        role: &'static str,
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
+    #[error("reading the {role} {}: {reason}", path.display())]
+    Read { role: &'static str, path: PathBuf, reason: io::Error },
     #[error("the {role} {} is not a regular file", path.display())]
     NotAFile { role: &'static str, path: PathBuf },
     #[error("{} is given as {role}, but it is {}{}", path.display(), found.describe(), swapped(role, *found))]
@@ -152,7 +147,7 @@ pub fn check_ramdisk(path: &Path) -> Result<(), BootFileError> {
 }
 
 fn look(role: &'static str, path: &Path) -> Result<(FileKind, u64), BootFileError> {
-    let failed = |source| BootFileError::Read { role, path: path.to_owned(), source };
+    let failed = |reason| BootFileError::Read { role, path: path.to_owned(), reason };
     // Not opened before it is known to be a file: a pipe would block.
     let facts = std::fs::metadata(path).map_err(failed)?;
     if !facts.is_file() {
