@@ -25,6 +25,8 @@ struct Cli {
 enum Duty {
     /// Find this machine's node and serve the command API
     Run(ferric_agent::run::RunOptions),
+    /// Write an image onto a disk and prove it, without a controller
+    Write(ferric_agent::image::standalone::WriteArgs),
     /// Print the hardware inventory as JSON
     Inventory,
     /// Switch all NICs on and keep their leases (the ramdisk only)
@@ -51,6 +53,10 @@ fn main() -> ExitCode {
         Duty::Run(options) => {
             logging::start(tracing::Level::INFO);
             ferric_agent::run::run(options)
+        }
+        Duty::Write(args) => {
+            logging::start(tracing::Level::WARN);
+            ferric_agent::image::standalone::run(args)
         }
         Duty::Inventory => ferric_agent::inventory::print(),
         Duty::Network => ferric_agent::network::run(),

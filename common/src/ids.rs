@@ -152,7 +152,7 @@ pub enum DigestAlgorithm {
 
 impl DigestAlgorithm {
     /// Length of the checksum in bytes.
-    pub fn len(self) -> usize {
+    pub fn byte_length(self) -> usize {
         match self {
             DigestAlgorithm::Md5 => 16,
             DigestAlgorithm::Sha256 => 32,
@@ -204,11 +204,11 @@ impl Digest {
     /// [`IdError::DigestLength`] and [`IdError::DigestCharacter`].
     pub fn from_hex(algorithm: DigestAlgorithm, hex: &str) -> Result<Digest, IdError> {
         let hex = hex.trim();
-        let expected = algorithm.len() * 2;
+        let expected = algorithm.byte_length() * 2;
         if hex.len() != expected {
             return Err(IdError::DigestLength { algorithm, expected, found: hex.len() });
         }
-        let mut bytes = Vec::with_capacity(algorithm.len());
+        let mut bytes = Vec::with_capacity(algorithm.byte_length());
         for pair in hex.as_bytes().chunks(2) {
             let pair = core::str::from_utf8(pair).map_err(|_| IdError::DigestCharacter)?;
             if !pair.bytes().all(|b| b.is_ascii_hexdigit()) {

@@ -29,6 +29,12 @@ impl DiskOffset {
     }
 }
 
+impl From<u64> for ByteCount {
+    fn from(bytes: u64) -> ByteCount {
+        ByteCount(bytes)
+    }
+}
+
 impl fmt::Display for DiskOffset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)

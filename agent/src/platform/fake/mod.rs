@@ -1,3 +1,4 @@
 //! In-memory and faulty versions of the traits, for tests.
 
+pub mod block;
 pub mod machine;

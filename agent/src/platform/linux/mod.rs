@@ -1,6 +1,7 @@
 //! The real kernel.
 
 pub mod addresses;
+pub mod block;
 pub mod clock;
 pub mod ioctl;
 pub mod kmod;

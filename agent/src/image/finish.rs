@@ -1,0 +1,137 @@
+//! The order in which a disk becomes bootable, and how it is blanked when it must not be.
+//!
+//! Both ends blank, flush → body → digest right → flush → tail, backup table, config drive → flush → head → flush → read
+//! back. At no instant does a power cut leave a disk that boots bytes which were not proven.
+
+use super::pipeline::Body;
+use super::target::{HELD, Target};
+use super::{ImageError, ProgressCell, WriteReport, WriteRequest};
+use crate::disk::{aligned, layout};
+use crate::platform::block::BlockDevice;
+use ferric_common::units::{ByteCount, DiskOffset};
+use sha2::{Digest, Sha256};
+use std::time::Instant;
+
+/// Blanks the first and the last MiB of the disk: no firmware boots what is left, not even from a backup table.
+///
+/// # Errors
+/// [`ImageError::Device`], [`ImageError::Flush`].
+pub fn blank_ends(disk: &dyn BlockDevice) -> Result<(), ImageError> {
+    let size = disk.size().0;
+    let zeros = vec![0u8; size.min(HELD) as usize];
+    for at in [0, size.saturating_sub(HELD)] {
+        aligned::write(disk, DiskOffset(at), &zeros)
+            .map_err(|e| ImageError::device("blanking", disk.name(), at, e))?;
+    }
+    flush(disk, "after blanking both ends")
+}
+
+fn flush(disk: &dyn BlockDevice, when: &'static str) -> Result<(), ImageError> {
+    disk.flush().map_err(|source| ImageError::Flush { disk: disk.name().to_string(), when, source })
+}
+
+/// Blanks the disk after a failure and says so in the error.
+pub fn blank_after(error: ImageError, disk: &dyn BlockDevice) -> ImageError {
+    let (name, source) = (disk.name().to_string(), Box::new(error));
+    match blank_ends(disk) {
+        Ok(()) => ImageError::AfterWrite { disk: name, source },
+        Err(e) => ImageError::NotBlanked { disk: name, blank: super::error::chain(&e), source },
+    }
+}
+
+/// Makes the disk complete: the body is written and its digest was right.
+///
+/// # Errors
+/// Those of the device, a partition table that does not fit, a read-back that differs.
+pub fn complete(
+    request: &WriteRequest,
+    target: &Target,
+    body: Body,
+    progress: &ProgressCell,
+) -> Result<WriteReport, ImageError> {
+    let started = Instant::now();
+    let disk = target.disk.as_ref();
+    flush(disk, "after the body")?;
+    let (mut head, mut tail, tail_start) = target.held();
+    if request.image.require_partition_table {
+        layout::check_table(&head, disk.size(), disk.sector_size())?;
+    }
+    let extra = layout::plan(&mut head, disk.size(), disk.sector_size(), request.config_drive.as_deref())?;
+    for (at, bytes) in &extra {
+        overlay(&mut tail, tail_start, at.0, bytes);
+    }
+    write(disk, tail_start, &tail)?;
+    for (at, bytes) in &extra {
+        write(disk, at.0, bytes)?;
+    }
+    flush(disk, "before the head is written")?;
+    write(disk, 0, &head)?;
+    flush(disk, "after the head was written")?;
+    progress.stage("verifying");
+    let mut verified = compare(disk, 0, &head)? + compare(disk, tail_start, &tail)?;
+    for (at, bytes) in &extra {
+        verified += compare(disk, at.0, bytes)?;
+    }
+    verified += compare_samples(target, &extra)?;
+    let extra_bytes = extra.iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>();
+    let (written, zeroed, zeros_written) = target.counts();
+    Ok(WriteReport {
+        received: ByteCount(body.received),
+        written: ByteCount(written + (head.len() + tail.len()) as u64 + extra_bytes),
+        zeroed: ByteCount(zeroed),
+        zeros_written: ByteCount(zeros_written),
+        verified: ByteCount(verified),
+        virtual_size: ByteCount(body.virtual_size),
+        body: body.took,
+        finish: started.elapsed(),
+        limit: body.limit,
+        resumes: body.resumes,
+    })
+}
+
+/// Copies the part of `bytes` (which lie at `at`) that falls into `held` (which lies at `held_at`).
+fn overlay(held: &mut [u8], held_at: u64, at: u64, bytes: &[u8]) {
+    let start = at.max(held_at);
+    let end = (at + bytes.len() as u64).min(held_at + held.len() as u64);
+    if start < end {
+        let from = bytes.get((start - at) as usize..(end - at) as usize).unwrap_or_default();
+        if let Some(to) = held.get_mut((start - held_at) as usize..(end - held_at) as usize) {
+            to.copy_from_slice(from);
+        }
+    }
+}
+
+fn write(disk: &dyn BlockDevice, at: u64, bytes: &[u8]) -> Result<(), ImageError> {
+    aligned::write(disk, DiskOffset(at), bytes).map_err(|e| ImageError::device("writing", disk.name(), at, e))
+}
+
+fn compare(disk: &dyn BlockDevice, at: u64, expected: &[u8]) -> Result<u64, ImageError> {
+    let length = expected.len() as u64;
+    let found = aligned::read(disk, DiskOffset(at), ByteCount(length))
+        .map_err(|e| ImageError::device("reading back", disk.name(), at, e))?;
+    if found == expected {
+        Ok(length)
+    } else {
+        Err(ImageError::ReadBack { disk: disk.name().to_string(), at: DiskOffset(at) })
+    }
+}
+
+fn compare_samples(target: &Target, extra: &[(DiskOffset, Vec<u8>)]) -> Result<u64, ImageError> {
+    let disk = target.disk.as_ref();
+    let mut verified = 0;
+    for sample in target.samples() {
+        let covered = extra
+            .iter()
+            .any(|(at, bytes)| at.0 < sample.at + sample.length && sample.at < at.0 + bytes.len() as u64);
+        if covered {
+            continue;
+        }
+        let found = aligned::read(disk, DiskOffset(sample.at), ByteCount(sample.length))
+            .map_err(|e| ImageError::device("reading back", disk.name(), sample.at, e))?;
+        if Sha256::digest(&found).as_slice() != sample.digest {
+            return Err(ImageError::ReadBack { disk: disk.name().to_string(), at: DiskOffset(sample.at) });
+        }
+        verified += sample.length;
+    }
+    Ok(verified)
+}

@@ -1,0 +1,68 @@
+//! Is the content what it was declared to be? Nothing is guessed: a mismatch is refused before the first write.
+
+use super::{ImageError, ImageFormat};
+
+/// Containers and compressions by their magic: name, offset, bytes, and what to tell the operator.
+const KNOWN: &[(&str, usize, &[u8], &str)] = &[
+    ("qcow2", 0, b"QFI\xfb", "; set image_disk_format (--format) to qcow2"),
+    ("VMDK", 0, b"KDMV", CONVERT),
+    ("VMDK", 0, b"COWD", CONVERT),
+    ("a VMDK descriptor", 0, b"# Disk DescriptorFile", CONVERT),
+    ("VHD", 0, b"conectix", CONVERT),
+    ("VHDX", 0, b"vhdxfile", CONVERT),
+    ("VDI", 0x40, b"\x7f\x10\xda\xbe", CONVERT),
+    ("QED", 0, b"QED\0", CONVERT),
+    ("LUKS (encrypted)", 0, b"LUKS\xba\xbe", "; give the decrypted image"),
+    ("gzip", 0, b"\x1f\x8b", UNPACK),
+    ("xz", 0, b"\xfd7zXZ\0", UNPACK),
+    ("zstd", 0, b"\x28\xb5\x2f\xfd", UNPACK),
+    ("bzip2", 0, b"BZh", UNPACK),
+    ("a text or web page", 0, b"<", PAGE),
+    ("a text or web page", 0, b"{", PAGE),
+];
+const CONVERT: &str = "; convert it with qemu-img convert -O qcow2";
+const UNPACK: &str = "; unpack it, or convert it to a compressed qcow2";
+const PAGE: &str = "; the server sent a page instead of the image, check the URL";
+
+/// Compares the start of the file with the declared format.
+///
+/// # Errors
+/// [`ImageError::WrongFormat`], naming what was found.
+pub fn check(declared: ImageFormat, start: &[u8]) -> Result<(), ImageError> {
+    let found = KNOWN.iter().find(|(_, at, magic, _)| start.get(*at..at + magic.len()) == Some(magic));
+    match (declared, found) {
+        (ImageFormat::Qcow2, Some(("qcow2", ..))) | (ImageFormat::Raw, None) => Ok(()),
+        (_, Some((found, _, _, hint))) => Err(ImageError::WrongFormat { declared, found, hint }),
+        (ImageFormat::Qcow2, None) => {
+            let hint = "; set image_disk_format (--format) to raw if it is a raw disk image";
+            Err(ImageError::WrongFormat { declared, found: "no qcow2", hint })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check_text(declared: ImageFormat, start: &[u8]) -> String {
+        check(declared, start).map_or_else(|e| e.to_string(), |()| "fits".into())
+    }
+
+    #[test]
+    fn a_raw_image_that_is_really_qcow2_is_called_that() {
+        let text = check_text(ImageFormat::Raw, b"QFI\xfb\0\0\0\x03");
+        assert_eq!(
+            text,
+            "the image is declared raw, but its content is qcow2; set image_disk_format (--format) to qcow2"
+        );
+    }
+
+    #[test]
+    fn declared_and_found_must_agree() {
+        assert_eq!(check_text(ImageFormat::Raw, &[0; 512]), "fits");
+        assert_eq!(check_text(ImageFormat::Qcow2, b"QFI\xfb"), "fits");
+        assert!(check_text(ImageFormat::Qcow2, &[0; 512]).contains("no qcow2"));
+        assert!(check_text(ImageFormat::Raw, b"<!DOCTYPE html>").contains("page"));
+        assert!(check_text(ImageFormat::Qcow2, b"\x1f\x8b\x08").contains("gzip"));
+    }
+}

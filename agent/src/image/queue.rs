@@ -1,0 +1,90 @@
+//! Bounded queues between the pipeline's threads, and the one place where the first error is kept.
+
+use super::ImageError;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+/// Tells every thread to end, and remembers why. The first error wins: later ones are its consequences.
+#[derive(Clone, Default)]
+pub struct Stop(Arc<StopState>);
+
+#[derive(Default)]
+struct StopState {
+    set: AtomicBool,
+    error: Mutex<Option<ImageError>>,
+}
+
+impl Stop {
+    pub fn is_set(&self) -> bool {
+        self.0.set.load(Ordering::SeqCst)
+    }
+    pub fn fail(&self, error: ImageError) {
+        self.0.error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        self.0.set.store(true, Ordering::SeqCst);
+    }
+    pub fn take_error(&self) -> Option<ImageError> {
+        self.0.error.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+struct State<T> {
+    items: VecDeque<T>,
+    closed: bool,
+}
+
+/// A bounded queue with several readers.
+pub struct Queue<T> {
+    state: Mutex<State<T>>,
+    changed: Condvar,
+    limit: usize,
+}
+
+impl<T> Queue<T> {
+    pub fn new(limit: usize) -> Queue<T> {
+        Queue {
+            state: Mutex::new(State { items: VecDeque::new(), closed: false }),
+            changed: Condvar::new(),
+            limit,
+        }
+    }
+    /// Waits for room. The item is dropped when the work was stopped.
+    pub fn push(&self, item: T, stop: &Stop) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        while state.items.len() >= self.limit {
+            if stop.is_set() {
+                return;
+            }
+            state = self.wait(state);
+        }
+        state.items.push_back(item);
+        self.changed.notify_all();
+    }
+    /// Waits for an item; `None` when the queue is closed and empty, or the work was stopped.
+    pub fn pop(&self, stop: &Stop) -> Option<T> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if stop.is_set() {
+                return None;
+            }
+            if let Some(item) = state.items.pop_front() {
+                self.changed.notify_all();
+                return Some(item);
+            }
+            if state.closed {
+                return None;
+            }
+            state = self.wait(state);
+        }
+    }
+    /// No more items will come.
+    pub fn close(&self) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
+        self.changed.notify_all();
+    }
+    fn wait<'a>(&self, state: std::sync::MutexGuard<'a, State<T>>) -> std::sync::MutexGuard<'a, State<T>> {
+        // Bounded, since a stop is not signalled through this condition.
+        self.changed.wait_timeout(state, Duration::from_millis(50)).unwrap_or_else(PoisonError::into_inner).0
+    }
+}

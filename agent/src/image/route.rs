@@ -1,0 +1,134 @@
+//! Cuts the stream into work: which bytes of a received chunk go where on the disk. Pure.
+
+use super::buffers::Chunk;
+use super::plan::Piece;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Output bytes after which a batch is handed to a worker.
+const BATCH: u64 = 1 << 20;
+
+/// Bytes of one operation: a part of the batch's chunk, or a copy where they crossed a chunk's border.
+pub enum Bytes {
+    InChunk(Range<usize>),
+    Copied(Vec<u8>),
+}
+
+pub enum Op {
+    Plain { bytes: Range<usize>, guest: u64 },
+    Packed { bytes: Bytes, guest: u64, length: u32, host: u64 },
+}
+
+/// Work for one worker.
+pub struct Batch {
+    pub chunk: Arc<Chunk>,
+    pub ops: Vec<Op>,
+}
+
+/// Walks the pieces of an image as its file passes.
+pub struct Router<'a> {
+    pieces: &'a [Piece],
+    next: usize,
+    /// Pieces that began in an earlier chunk and go on.
+    active: Vec<Piece>,
+    /// File bytes from `carry_at` to the end of the last chunk: what the active compressed pieces began with. One copy
+    /// for all of them, so that a hostile image cannot multiply it; at most two clusters.
+    carry: Vec<u8>,
+    carry_at: u64,
+}
+
+impl<'a> Router<'a> {
+    pub fn new(pieces: &'a [Piece]) -> Router<'a> {
+        Router { pieces, next: 0, active: Vec::new(), carry: Vec::new(), carry_at: 0 }
+    }
+
+    /// Turns a chunk into batches. Chunks come in file order without gaps.
+    pub fn route(&mut self, chunk: &Arc<Chunk>, emit: &mut dyn FnMut(Batch)) {
+        let mut open = Open { chunk, ops: Vec::new(), bytes: 0, emit };
+        let started = std::mem::take(&mut self.active);
+        let mut remaining = Vec::new();
+        let fresh = self.pieces.get(self.next..).unwrap_or_default();
+        let count = fresh.partition_point(|p| p.host < chunk.end());
+        self.next += count;
+        for piece in started.iter().chain(fresh.get(..count).unwrap_or_default()) {
+            if piece.stored == 0 {
+                let file = piece.file();
+                let part = chunk.part(file.clone());
+                if !part.is_empty() {
+                    let from = chunk.offset + part.start as u64;
+                    open.add(
+                        part.len() as u64,
+                        Op::Plain { guest: piece.guest + (from - file.start), bytes: part },
+                    );
+                }
+            } else if piece.file().end <= chunk.end() {
+                let bytes = self.packed(piece, chunk);
+                let (guest, length, host) = (piece.guest, piece.length, piece.host);
+                open.add(u64::from(length), Op::Packed { bytes, guest, length, host });
+            }
+            if piece.file().end > chunk.end() {
+                remaining.push(*piece);
+            }
+        }
+        open.flush();
+        self.active = remaining;
+        self.keep_carry(chunk);
+    }
+
+    /// Whether every piece has been delivered whole.
+    pub fn is_done(&self) -> bool {
+        self.active.is_empty() && self.next == self.pieces.len()
+    }
+
+    fn packed(&self, piece: &Piece, chunk: &Chunk) -> Bytes {
+        let file = piece.file();
+        let here = chunk.part(file.clone());
+        if file.start >= chunk.offset {
+            return Bytes::InChunk(here);
+        }
+        let before = (file.start.saturating_sub(self.carry_at)) as usize;
+        let mut bytes = self.carry.get(before..).unwrap_or_default().to_vec();
+        bytes.extend_from_slice(chunk.bytes().get(here).unwrap_or_default());
+        Bytes::Copied(bytes)
+    }
+
+    fn keep_carry(&mut self, chunk: &Chunk) {
+        let packed = self.active.iter().filter(|p| p.stored != 0);
+        let Some(from) = packed.map(|p| p.host).min() else {
+            self.carry.clear();
+            return;
+        };
+        if from < chunk.offset {
+            let drop = (from - self.carry_at) as usize;
+            self.carry.drain(..drop.min(self.carry.len()));
+        } else {
+            self.carry.clear();
+        }
+        self.carry_at = from;
+        self.carry.extend_from_slice(chunk.bytes().get(chunk.part(from..chunk.end())).unwrap_or_default());
+    }
+}
+
+/// A batch being filled.
+struct Open<'a> {
+    chunk: &'a Arc<Chunk>,
+    ops: Vec<Op>,
+    bytes: u64,
+    emit: &'a mut dyn FnMut(Batch),
+}
+
+impl Open<'_> {
+    fn add(&mut self, bytes: u64, op: Op) {
+        self.ops.push(op);
+        self.bytes += bytes;
+        if self.bytes >= BATCH {
+            self.flush();
+        }
+    }
+    fn flush(&mut self) {
+        if !self.ops.is_empty() {
+            self.bytes = 0;
+            (self.emit)(Batch { chunk: self.chunk.clone(), ops: std::mem::take(&mut self.ops) });
+        }
+    }
+}

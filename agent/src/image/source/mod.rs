@@ -1,0 +1,179 @@
+//! Where image bytes come from: a file, or HTTP(S) with ranges, resume and fail-over. Blocking; runs on the reader thread.
+
+mod connection;
+mod http;
+
+use super::{CancelFlag, ImageError, ImageRequest};
+use ferric_common::limits;
+use http::HttpSource;
+use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Bytes of the file that are looked at before anything is decided.
+pub const START: usize = 1 << 20;
+
+/// How long an image server may take.
+#[derive(Clone, Debug)]
+pub struct Timeouts {
+    /// TCP and TLS together, for one address.
+    pub connect: Duration,
+    /// No byte for this long.
+    pub silence: Duration,
+    /// Fewer than `slow_rate` bytes a second over `slow_time`.
+    pub slow_rate: u64,
+    pub slow_time: Duration,
+    pub whole: Duration,
+    /// Tries without progress before giving up, and the first pause between them (doubles).
+    pub tries: u32,
+    pub pause: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Timeouts {
+            connect: Duration::from_secs(20),
+            silence: limits::DOWNLOAD_SILENCE,
+            slow_rate: limits::DOWNLOAD_SLOW_RATE,
+            slow_time: limits::DOWNLOAD_SLOW_TIME,
+            whole: limits::DOWNLOAD_TIME,
+            tries: limits::DOWNLOAD_TRIES,
+            pause: Duration::from_secs(1),
+        }
+    }
+}
+
+/// An open image.
+pub enum Source {
+    File(FileSource),
+    Http(Box<HttpSource>),
+}
+
+/// A local image.
+pub struct FileSource {
+    name: String,
+    file: File,
+    length: u64,
+    at: u64,
+    start: Vec<u8>,
+}
+
+impl Source {
+    /// Opens the first URL that answers and reads the start of the file.
+    ///
+    /// # Errors
+    /// [`ImageError::Url`], [`ImageError::Refused`], [`ImageError::Fetch`], [`ImageError::Empty`].
+    pub fn open(
+        image: &ImageRequest,
+        tls: Arc<rustls::ClientConfig>,
+        timeouts: &Timeouts,
+        cancel: &CancelFlag,
+    ) -> Result<Source, ImageError> {
+        let first = image.urls.first().map(String::as_str).unwrap_or_default();
+        let source = if let Some(path) = first.strip_prefix("file://") {
+            Source::File(FileSource::open(path)?)
+        } else {
+            Source::Http(Box::new(HttpSource::open(image, tls, timeouts.clone(), cancel.clone())?))
+        };
+        if source.start().is_empty() {
+            return Err(ImageError::Empty);
+        }
+        Ok(source)
+    }
+    /// The first bytes of the file, at most [`START`].
+    pub fn start(&self) -> &[u8] {
+        match self {
+            Source::File(file) => &file.start,
+            Source::Http(http) => http.start(),
+        }
+    }
+    /// Length of the file, where the server says it.
+    pub fn length(&self) -> Option<u64> {
+        match self {
+            Source::File(file) => Some(file.length),
+            Source::Http(http) => http.length(),
+        }
+    }
+    /// Whether [`Source::fetch`] works.
+    pub fn has_ranges(&self) -> bool {
+        match self {
+            Source::File(_) => true,
+            Source::Http(http) => http.has_ranges(),
+        }
+    }
+    /// The name under which errors speak of it; holds no password.
+    pub fn name(&self) -> &str {
+        match self {
+            Source::File(file) => &file.name,
+            Source::Http(http) => http.name(),
+        }
+    }
+    /// How many times the transfer was taken up again.
+    pub fn resumes(&self) -> u32 {
+        match self {
+            Source::File(_) => 0,
+            Source::Http(http) => http.resumes(),
+        }
+    }
+    /// Exactly these bytes of the file.
+    ///
+    /// # Errors
+    /// [`ImageError::Fetch`], [`ImageError::Changed`], [`ImageError::Truncated`].
+    pub fn fetch(&mut self, range: Range<u64>) -> Result<Vec<u8>, ImageError> {
+        match self {
+            Source::File(file) => file.fetch(range),
+            Source::Http(http) => http.fetch(range),
+        }
+    }
+    /// Sets the stream back to byte 0.
+    pub fn rewind(&mut self) {
+        match self {
+            Source::File(file) => file.at = 0,
+            Source::Http(http) => http.rewind(),
+        }
+    }
+    /// The next bytes of the stream; 0 only at the proper end of the file.
+    ///
+    /// # Errors
+    /// As [`Source::fetch`], when no further try helped.
+    pub fn read(&mut self, buffer: &mut [u8]) -> Result<usize, ImageError> {
+        match self {
+            Source::File(file) => file.read(buffer),
+            Source::Http(http) => http.read(buffer),
+        }
+    }
+}
+
+impl FileSource {
+    fn open(path: &str) -> Result<FileSource, ImageError> {
+        let fault = |e: std::io::Error| ImageError::Url { url: path.to_string(), why: e.to_string() };
+        let file = File::open(path).map_err(fault)?;
+        let meta = file.metadata().map_err(fault)?;
+        if !meta.is_file() {
+            return Err(ImageError::Url { url: path.to_string(), why: "not a regular file".into() });
+        }
+        let mut source =
+            FileSource { name: path.to_string(), file, length: meta.len(), at: 0, start: Vec::new() };
+        source.start = source.fetch(0..meta.len().min(START as u64))?;
+        Ok(source)
+    }
+    fn fault(&self, at: u64, e: &std::io::Error) -> ImageError {
+        ImageError::Fetch { url: self.name.clone(), at, tries: 1, cause: e.to_string() }
+    }
+    fn fetch(&mut self, range: Range<u64>) -> Result<Vec<u8>, ImageError> {
+        let mut bytes = vec![0u8; range.end.saturating_sub(range.start) as usize];
+        self.file.read_exact_at(&mut bytes, range.start).map_err(|e| self.fault(range.start, &e))?;
+        Ok(bytes)
+    }
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, ImageError> {
+        let count = self.file.read_at(buffer, self.at).map_err(|e| self.fault(self.at, &e))?;
+        self.at += count as u64;
+        if count == 0 && self.at < self.length && !buffer.is_empty() {
+            let (got, expected) = (self.at.into(), self.length.into());
+            return Err(ImageError::Truncated { url: self.name.clone(), got, expected });
+        }
+        Ok(count)
+    }
+}

@@ -1,0 +1,191 @@
+//! `ferric-agent write`: the same pipeline for people without a controller.
+
+use super::{CancelFlag, ImageFormat, ImageRequest, ProgressCell, WriteRequest, write_image};
+use crate::platform::block::BlockDevice;
+use crate::platform::linux::block;
+use ferric_common::ids::{Digest, DigestAlgorithm};
+use std::collections::BTreeMap;
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// Writes an image onto a disk and proves it.
+///
+/// Exit status 0 means: the disk is complete, its digest was right, and it was read back.
+#[derive(clap::Args, Debug)]
+pub struct WriteArgs {
+    /// http(s) URL or path of the image; several are tried in turn
+    #[arg(long, required = true)]
+    pub image: Vec<String>,
+    /// What the image is: raw or qcow2
+    #[arg(long)]
+    pub format: String,
+    /// SHA-256 of the image file, 64 hexadecimal digits
+    #[arg(long, conflicts_with = "sha512", required_unless_present = "sha512")]
+    pub sha256: Option<String>,
+    /// SHA-512 of the image file, 128 hexadecimal digits
+    #[arg(long)]
+    pub sha512: Option<String>,
+    /// Block device, or regular file whose size is the disk's; everything on it is lost
+    #[arg(long)]
+    pub disk: PathBuf,
+    /// Config drive (ISO 9660 or FAT image) to place at the end of the disk
+    #[arg(long)]
+    pub config_drive: Option<PathBuf>,
+    /// PEM file of certificate authorities to trust besides the public ones
+    #[arg(long)]
+    pub ca_file: Option<PathBuf>,
+    /// Accept an image without a partition table
+    #[arg(long)]
+    pub no_table: bool,
+}
+
+/// Runs the command.
+pub fn run(args: WriteArgs) -> ExitCode {
+    match write(&args) {
+        Ok(report) => {
+            println!("{} is complete and proven: {report}", args.disk.display());
+            ExitCode::SUCCESS
+        }
+        Err(words) => {
+            eprintln!("ferric-agent write: {words}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn write(args: &WriteArgs) -> Result<super::WriteReport, String> {
+    let request = request(args)?;
+    let tls = trust(args)?;
+    let disk =
+        block::open(&args.disk).map_err(|e| format!("opening {}: {e}{}", args.disk.display(), busy(&e)))?;
+    let disk: Arc<dyn BlockDevice> = Arc::new(disk);
+    let progress = ProgressCell::default();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| show(&progress, &done));
+        let result = write_image(&request, &disk, tls, &progress, &CancelFlag::default());
+        done.store(true, Ordering::SeqCst);
+        result.map_err(|e| e.for_operator())
+    })
+}
+
+fn busy(error: &std::io::Error) -> &'static str {
+    if error.raw_os_error() == Some(libc::EBUSY) {
+        " (it is mounted or part of an array or volume group)"
+    } else {
+        ""
+    }
+}
+
+fn request(args: &WriteArgs) -> Result<WriteRequest, String> {
+    let format = match args.format.as_str() {
+        "raw" => ImageFormat::Raw,
+        "qcow2" => ImageFormat::Qcow2,
+        other => return Err(format!("format '{other}' is not known; use raw or qcow2")),
+    };
+    let digest = match (&args.sha256, &args.sha512) {
+        (Some(hex), _) => Digest::from_hex(DigestAlgorithm::Sha256, hex),
+        (None, Some(hex)) => Digest::from_hex(DigestAlgorithm::Sha512, hex),
+        (None, None) => {
+            return Err("give --sha256 or --sha512: an image without a digest proves nothing".into());
+        }
+    };
+    let config_drive = match &args.config_drive {
+        Some(path) => Some(std::fs::read(path).map_err(|e| format!("reading {}: {e}", path.display()))?),
+        None => None,
+    };
+    let urls = args.image.iter().map(|i| if i.contains("://") { i.clone() } else { format!("file://{i}") });
+    let image = ImageRequest {
+        id: args.image.first().cloned().unwrap_or_default(),
+        urls: urls.collect(),
+        format,
+        digest: digest.map_err(|e| e.to_string())?,
+        authorization: None,
+        proxies: BTreeMap::new(),
+        require_partition_table: !args.no_table,
+    };
+    Ok(WriteRequest { image, config_drive })
+}
+
+fn trust(args: &WriteArgs) -> Result<Arc<rustls::ClientConfig>, String> {
+    use rustls_pki_types::{CertificateDer, pem::PemObject};
+    let mut roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    if let Some(path) = &args.ca_file {
+        let pem = std::fs::read(path).map_err(|e| format!("reading {}: {e}", path.display()))?;
+        for certificate in CertificateDer::pem_slice_iter(&pem) {
+            let added =
+                certificate.map_err(|e| e.to_string()).and_then(|c| roots.add(c).map_err(|e| e.to_string()));
+            added.map_err(|e| format!("{} holds an unusable certificate: {e}", path.display()))?;
+        }
+    }
+    let config =
+        rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|e| e.to_string())?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
+/// Shows progress on standard error: one line redrawn on a terminal, a line every five seconds elsewhere.
+fn show(progress: &ProgressCell, done: &AtomicBool) {
+    let terminal = std::io::stderr().is_terminal();
+    let mut ticks = 0u32;
+    while !done.load(Ordering::SeqCst) {
+        if terminal || ticks % 25 == 24 {
+            let line = line(&progress.latest());
+            eprint!("{}{line}{}", if terminal { "\r\x1b[K" } else { "" }, if terminal { "" } else { "\n" });
+            let _ = std::io::stderr().flush();
+        }
+        ticks += 1;
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    if terminal {
+        eprint!("\r\x1b[K");
+    }
+}
+
+/// One line of progress.
+pub fn line(progress: &ferric_common::events::Progress) -> String {
+    let mib = |bytes: u64| bytes >> 20;
+    let of = match progress.bytes_total {
+        Some(total) if total > 0 => {
+            let percent = progress.bytes_done.saturating_mul(100) / total;
+            let filled = (percent / 4).min(25) as usize;
+            format!("[{}{}] {percent:3} % of {} MiB", "#".repeat(filled), ".".repeat(25 - filled), mib(total))
+        }
+        _ => format!("{} MiB", mib(progress.bytes_done)),
+    };
+    format!(
+        "{:10} {of}, {} MiB/s, {} s {}",
+        progress.stage,
+        mib(progress.rate),
+        progress.seconds,
+        progress.note
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_progress_line_shows_stage_share_and_rate() {
+        let progress = ferric_common::events::Progress {
+            stage: "writing".into(),
+            bytes_done: 50 << 20,
+            bytes_total: Some(100 << 20),
+            rate: 25 << 20,
+            seconds: 2,
+            ..Default::default()
+        };
+        assert_eq!(
+            line(&progress),
+            "writing    [############.............]  50 % of 100 MiB, 25 MiB/s, 2 s "
+        );
+    }
+}

@@ -1,0 +1,216 @@
+//! The disk as the pipeline writes it: head and tail of the image held back, everything else at once; zeros by offload
+//! where the disk guarantees them; a sample kept for the read-back.
+
+use super::ImageError;
+use super::buffers::{ALIGN, AlignedBuf};
+use super::queue::Stop;
+use crate::platform::block::BlockDevice;
+use ferric_common::units::{ByteCount, DiskOffset, GIB, MIB};
+use sha2::{Digest, Sha256};
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+
+/// Bytes held back at each end of the image: partition tables and boot code.
+pub const HELD: u64 = MIB;
+/// Samples kept for the read-back.
+const SAMPLES: usize = 128;
+
+static ZEROS: LazyLock<AlignedBuf> = LazyLock::new(|| AlignedBuf::new(1 << 20));
+
+/// A written range and the digest of its bytes.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    pub at: u64,
+    pub length: u64,
+    pub digest: [u8; 32],
+}
+
+#[derive(Default)]
+struct Sampler {
+    seen: u64,
+    stride: u64,
+    kept: Vec<Sample>,
+}
+
+pub struct Target {
+    pub disk: Arc<dyn BlockDevice>,
+    size: u64,
+    head: Mutex<Vec<u8>>,
+    tail: Mutex<Vec<u8>>,
+    tail_start: u64,
+    /// Held while a block is read, changed and written back.
+    edges: Mutex<()>,
+    offload: AtomicBool,
+    written: AtomicU64,
+    zeroed: AtomicU64,
+    zeros_written: AtomicU64,
+    samples: Mutex<Sampler>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Target {
+    /// For an image of `size` bytes.
+    pub fn new(disk: Arc<dyn BlockDevice>, size: ByteCount) -> Target {
+        let size = size.0;
+        let head_end = size.min(HELD);
+        let tail_start = size.saturating_sub(HELD).max(head_end);
+        Target {
+            disk,
+            size,
+            head: Mutex::new(vec![0; head_end as usize]),
+            tail: Mutex::new(vec![0; (size - tail_start) as usize]),
+            tail_start,
+            edges: Mutex::new(()),
+            offload: AtomicBool::new(true),
+            written: AtomicU64::new(0),
+            zeroed: AtomicU64::new(0),
+            zeros_written: AtomicU64::new(0),
+            samples: Mutex::new(Sampler { stride: 1, ..Sampler::default() }),
+        }
+    }
+    /// Data bytes written; bytes zeroed by offload; zero bytes written for lack of one.
+    pub fn counts(&self) -> (u64, u64, u64) {
+        let load = |a: &AtomicU64| a.load(Ordering::Relaxed);
+        (load(&self.written), load(&self.zeroed), load(&self.zeros_written))
+    }
+    /// The held head, the held tail and where it begins.
+    pub fn held(&self) -> (Vec<u8>, Vec<u8>, u64) {
+        (std::mem::take(&mut *lock(&self.head)), std::mem::take(&mut *lock(&self.tail)), self.tail_start)
+    }
+    pub fn samples(&self) -> Vec<Sample> {
+        std::mem::take(&mut lock(&self.samples).kept)
+    }
+
+    /// Puts image bytes at their place.
+    pub fn put(&self, guest: u64, bytes: &[u8]) -> Result<(), ImageError> {
+        let end = guest + bytes.len() as u64;
+        if end > self.size {
+            return Err(ImageError::Internal {
+                what: format!("a write to byte {end} of {} was planned", self.size),
+            });
+        }
+        let cut = |at: u64| (at.clamp(guest, end) - guest) as usize;
+        let (head_end, tail_start) = (cut(self.size.min(HELD)), cut(self.tail_start));
+        hold(&self.head, guest, bytes.get(..head_end).unwrap_or_default());
+        if let Some(body) = bytes.get(head_end..tail_start).filter(|b| !b.is_empty()) {
+            self.write(guest + head_end as u64, body)?;
+            self.written.fetch_add(body.len() as u64, Ordering::Relaxed);
+            self.sample(guest + head_end as u64, body);
+        }
+        let late = bytes.get(tail_start..).unwrap_or_default();
+        if !late.is_empty() {
+            hold(&self.tail, guest + tail_start as u64 - self.tail_start, late);
+        }
+        Ok(())
+    }
+
+    /// Makes a range of the image read as zeros. (Held parts are zeros from the start.)
+    pub fn zero(&self, guest: u64, length: u64, stop: &Stop) -> Result<(), ImageError> {
+        let (start, end) = (guest.max(self.size.min(HELD)), (guest + length).min(self.tail_start));
+        if start >= end {
+            return Ok(());
+        }
+        let unit = self.disk.alignment().max(1) as u64;
+        let (first, last) = (start.next_multiple_of(unit), end - end % unit);
+        if first >= last {
+            return self.write(start, &vec![0; (end - start) as usize]);
+        }
+        self.write(start, &vec![0; (first - start) as usize])?;
+        self.write(last, &vec![0; (end - last) as usize])?;
+        let mut at = first;
+        while at < last && !stop.is_set() {
+            let step = (last - at).min(GIB);
+            if self.offload.load(Ordering::Relaxed) {
+                match self.disk.zero(DiskOffset(at), ByteCount(step)) {
+                    Ok(()) => {
+                        self.zeroed.fetch_add(step, Ordering::Relaxed);
+                        at += step;
+                        continue;
+                    }
+                    Err(e) if e.kind() == io::ErrorKind::Unsupported => {
+                        self.offload.store(false, Ordering::Relaxed);
+                    }
+                    Err(e) => return Err(ImageError::device("zeroing", self.disk.name(), at, e)),
+                }
+            }
+            let step = step.min(ZEROS.bytes().len() as u64);
+            let zeros = ZEROS.bytes().get(..step as usize).unwrap_or_default();
+            self.raw_write(at, zeros)?;
+            self.zeros_written.fetch_add(step, Ordering::Relaxed);
+            at += step;
+        }
+        let probe = first..(first + ALIGN as u64).min(last);
+        self.sample(probe.start, ZEROS.bytes().get(..(probe.end - probe.start) as usize).unwrap_or_default());
+        Ok(())
+    }
+
+    fn raw_write(&self, at: u64, bytes: &[u8]) -> Result<(), ImageError> {
+        self.disk
+            .write_at(DiskOffset(at), bytes)
+            .map_err(|e| ImageError::device("writing", self.disk.name(), at, e))
+    }
+
+    /// Writes any range: straight from `bytes` where it fits the device, else through an aligned copy.
+    fn write(&self, at: u64, bytes: &[u8]) -> Result<(), ImageError> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let align = self.disk.alignment().max(1);
+        let end = at + bytes.len() as u64;
+        let whole = at.is_multiple_of(align as u64) && end.is_multiple_of(align as u64);
+        if whole && bytes.as_ptr().align_offset(align) == 0 {
+            return self.raw_write(at, bytes);
+        }
+        let from = at - at % align as u64;
+        let to = end.next_multiple_of(align as u64).min(self.disk.size().0);
+        let mut copy = AlignedBuf::new((to - from) as usize);
+        let guard = (!whole).then(|| lock(&self.edges));
+        if !whole {
+            self.disk
+                .read_at(DiskOffset(from), copy.bytes_mut())
+                .map_err(|e| ImageError::device("reading", self.disk.name(), from, e))?;
+        }
+        let inside = (at - from) as usize..(end - from) as usize;
+        if let Some(place) = copy.bytes_mut().get_mut(inside) {
+            place.copy_from_slice(bytes);
+        }
+        let result = self.raw_write(from, copy.bytes());
+        drop(guard);
+        result
+    }
+
+    /// Keeps every n-th write for the read-back; n doubles when there are enough.
+    fn sample(&self, at: u64, bytes: &[u8]) {
+        let mut sampler = lock(&self.samples);
+        sampler.seen += 1;
+        if !sampler.seen.is_multiple_of(sampler.stride) {
+            return;
+        }
+        if sampler.kept.len() >= SAMPLES {
+            let mut odd = false;
+            sampler.kept.retain(|_| {
+                odd = !odd;
+                odd
+            });
+            sampler.stride *= 2;
+        }
+        // 64 KiB of a write are enough to see whether it went where it should.
+        let part = bytes.get(..bytes.len().min(64 << 10)).unwrap_or_default();
+        let sample = Sample { at, length: part.len() as u64, digest: Sha256::digest(part).into() };
+        sampler.kept.push(sample);
+    }
+}
+
+fn hold(held: &Mutex<Vec<u8>>, at: u64, bytes: &[u8]) {
+    if bytes.is_empty() {
+        return;
+    }
+    let at = at as usize;
+    if let Some(place) = lock(held).get_mut(at..at + bytes.len()) {
+        place.copy_from_slice(bytes);
+    }
+}
