@@ -15,4 +15,6 @@ pub mod network;
 pub mod platform;
 pub mod run;
 pub mod state;
+#[cfg(test)]
+mod testing;
 pub mod timeline;

@@ -10,6 +10,9 @@ pub mod routes;
 pub mod server;
 pub mod tls;
 
+#[cfg(test)]
+mod tests;
+
 use crate::executor::Executor;
 use error::ApiError;
 use ferric_common::ids::AgentToken;

@@ -1,0 +1,334 @@
+//! For this program's tests: a small machine, an image writer that does as it is told, and a conductor on loopback.
+
+use crate::commands::image_info::Image;
+use crate::commands::rooms::{ImageWriter, WriteOrder};
+use crate::commands::{Context, Failure, Job, NodeView, Rules};
+use crate::config::Trust;
+use crate::platform::block::BlockDevice;
+use crate::platform::machine::{DiskFacts, LogFile, Machine, MachineError};
+use ferric_common::events::Progress;
+use ferric_common::units::{ByteCount, DiskOffset, GIB, SectorSize};
+use ferric_common::wire::inventory::{Disk, Interface, Inventory};
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::TokioIo;
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::net::IpAddr;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+pub const TOKEN: &str = "ITLK99NsJamtziNUKfxurgwI3eUpuAyMhsibEP9D_kM";
+pub const NODE: &str = "785cae8c-ebc6-4405-b5ac-92e4d182220f";
+
+/// A sparse disk in memory: only the sectors that were written exist.
+#[derive(Default)]
+pub struct SparseDisk {
+    pub name: String,
+    pub size: u64,
+    blocks: Mutex<BTreeMap<u64, Vec<u8>>>,
+}
+
+const BLOCK: u64 = 4096;
+
+impl SparseDisk {
+    pub fn new(name: &str, size: u64) -> Arc<SparseDisk> {
+        Arc::new(SparseDisk { name: name.into(), size, blocks: Mutex::default() })
+    }
+}
+
+impl BlockDevice for SparseDisk {
+    fn name(&self) -> &str {
+        &self.name
+    }
+    fn size(&self) -> ByteCount {
+        ByteCount(self.size)
+    }
+    fn sector_size(&self) -> SectorSize {
+        SectorSize(512)
+    }
+    fn read_at(&self, at: DiskOffset, buffer: &mut [u8]) -> io::Result<()> {
+        let blocks = self.blocks.lock().unwrap();
+        for (index, chunk) in buffer.chunks_mut(BLOCK as usize).enumerate() {
+            match blocks.get(&(at.0 / BLOCK + index as u64)) {
+                Some(block) => chunk.copy_from_slice(&block[..chunk.len()]),
+                None => chunk.fill(0),
+            }
+        }
+        Ok(())
+    }
+    fn write_at(&self, at: DiskOffset, bytes: &[u8]) -> io::Result<()> {
+        let mut blocks = self.blocks.lock().unwrap();
+        for (index, chunk) in bytes.chunks(BLOCK as usize).enumerate() {
+            let mut block = chunk.to_vec();
+            block.resize(BLOCK as usize, 0);
+            blocks.insert(at.0 / BLOCK + index as u64, block);
+        }
+        Ok(())
+    }
+    fn zero(&self, at: DiskOffset, length: ByteCount) -> io::Result<()> {
+        let range = at.0 / BLOCK..(at.0 + length.0) / BLOCK;
+        self.blocks.lock().unwrap().retain(|block, _| !range.contains(block));
+        Ok(())
+    }
+    fn flush(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A machine with one NIC and the disks that it was given; keeps what it was asked to do.
+#[derive(Default)]
+pub struct SmallMachine {
+    pub disks: Vec<Arc<SparseDisk>>,
+    pub done: Mutex<Vec<&'static str>>,
+    pub logs: Vec<LogFile>,
+    pub boot_mode: &'static str,
+}
+
+impl SmallMachine {
+    pub fn with_disks(disks: &[(&str, u64)]) -> SmallMachine {
+        let disks = disks.iter().map(|(name, gib)| SparseDisk::new(name, gib * GIB)).collect();
+        SmallMachine { disks, ..SmallMachine::default() }
+    }
+    pub fn done(&self) -> Vec<&'static str> {
+        self.done.lock().unwrap().clone()
+    }
+    fn note(&self, what: &'static str) -> Result<(), MachineError> {
+        self.done.lock().unwrap().push(what);
+        Ok(())
+    }
+}
+
+impl Machine for SmallMachine {
+    fn inventory(&self) -> Inventory {
+        let nic = Interface {
+            name: "eth0".into(),
+            mac_address: "52:54:00:ab:cd:01".into(),
+            ..Interface::default()
+        };
+        let mut inventory =
+            Inventory { interfaces: vec![nic], hostname: "small".into(), ..Inventory::default() };
+        inventory.boot.current_boot_mode =
+            if self.boot_mode.is_empty() { "bios" } else { self.boot_mode }.into();
+        inventory
+    }
+    fn disks(&self) -> Result<Vec<DiskFacts>, MachineError> {
+        let facts = |disk: &Arc<SparseDisk>| DiskFacts {
+            disk: Disk { name: disk.name.clone(), size: disk.size, ..Disk::default() },
+            ..DiskFacts::default()
+        };
+        Ok(self.disks.iter().map(facts).collect())
+    }
+    fn partitions(&self, _disk: &str) -> Result<Vec<String>, MachineError> {
+        Ok(Vec::new())
+    }
+    fn open_disk(&self, name: &str) -> Result<Arc<dyn BlockDevice>, MachineError> {
+        match self.disks.iter().find(|disk| disk.name == name) {
+            Some(disk) => Ok(Arc::clone(disk) as Arc<dyn BlockDevice>),
+            None => Err(MachineError::Busy { what: name.into(), by: "nobody knows it".into() }),
+        }
+    }
+    fn reread_partitions(&self, _disk: &str) -> Result<(), MachineError> {
+        self.note("reread")
+    }
+    fn source_address(&self, target: IpAddr) -> Option<IpAddr> {
+        Some(target)
+    }
+    fn sync(&self) -> Result<(), MachineError> {
+        self.note("sync")
+    }
+    fn power_off(&self) -> Result<(), MachineError> {
+        self.note("power off")
+    }
+    fn reboot(&self) -> Result<(), MachineError> {
+        self.note("reboot")
+    }
+    fn logs(&self) -> Vec<LogFile> {
+        self.logs.clone()
+    }
+}
+
+/// Holds a writer until it is opened.
+#[derive(Default)]
+pub struct Gate {
+    open: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Gate {
+    pub fn open(&self) {
+        *self.open.lock().unwrap() = true;
+        self.changed.notify_all();
+    }
+    fn pass(&self) {
+        let open = self.open.lock().unwrap();
+        drop(self.changed.wait_timeout_while(open, Duration::from_secs(60), |open| !*open).unwrap());
+    }
+}
+
+/// What a [`ScriptedWriter`] does when it is called.
+pub enum Act {
+    Succeed,
+    Fail(Failure),
+    Panic,
+    /// Reports progress, waits for the gate, succeeds.
+    Wait(Arc<Gate>),
+}
+
+/// Writes a boot sector with a disk signature instead of an image.
+pub struct ScriptedWriter {
+    pub act: Act,
+    pub orders: Arc<Mutex<Vec<(Image, usize)>>>,
+}
+
+impl ScriptedWriter {
+    pub fn new(act: Act) -> ScriptedWriter {
+        ScriptedWriter { act, orders: Arc::default() }
+    }
+}
+
+impl ImageWriter for ScriptedWriter {
+    fn write(
+        &self,
+        _context: &Context,
+        order: WriteOrder,
+        disk: &Arc<dyn BlockDevice>,
+        job: &Job,
+    ) -> Result<(), Failure> {
+        let drive = order.config_drive.map_or(0, |drive| drive.len());
+        self.orders.lock().unwrap().push((order.image, drive));
+        match &self.act {
+            Act::Fail(failure) => return Err(failure.clone()),
+            Act::Panic => panic!("told to"),
+            Act::Wait(gate) => {
+                job.progress.set(Progress { stage: "writing".into(), bytes_done: 5, ..Progress::default() });
+                gate.pass();
+            }
+            Act::Succeed => {}
+        }
+        let mut sector = vec![0; 4096];
+        sector[440..444].copy_from_slice(&0x1234_abcd_u32.to_le_bytes());
+        disk.write_at(DiskOffset(0), &sector).unwrap();
+        Ok(())
+    }
+}
+
+/// A context that trusts `trust` and waits for nothing. Needs a runtime.
+pub fn context(machine: Arc<dyn Machine>, writer: ScriptedWriter) -> Context {
+    Context {
+        machine,
+        writer: Box::new(writer),
+        tls: crate::conductor::tls::client_config(&Trust::Insecure).unwrap(),
+        runtime: tokio::runtime::Handle::current(),
+        rules: Rules::default(),
+        node: Mutex::new(NodeView::default()),
+        written: Mutex::new(None),
+        remember: Box::new(|_| {}),
+        reply_grace: Duration::ZERO,
+        started: Instant::now(),
+    }
+}
+
+/// An `image_info` that passes every check.
+pub fn image_info() -> serde_json::Value {
+    serde_json::json!({
+        "id": "debian", "urls": ["http://127.0.0.1:1/debian.qcow2"], "disk_format": "qcow2",
+        "os_hash_algo": "sha256", "os_hash_value": "ab".repeat(32), "node_uuid": NODE,
+    })
+}
+
+/// A request that the [`LoopbackConductor`] received.
+#[derive(Clone, Debug)]
+pub struct Received {
+    pub method: String,
+    pub path: String,
+    pub version: Option<String>,
+    pub body: serde_json::Value,
+}
+
+/// A conductor's API on loopback with scripted lookup answers (the last one repeats); heartbeats are answered likewise.
+pub struct LoopbackConductor {
+    pub url: String,
+    pub received: Arc<Mutex<Vec<Received>>>,
+}
+
+type Script = Arc<Mutex<VecDeque<(u16, String)>>>;
+
+impl LoopbackConductor {
+    pub async fn start(lookups: &[(u16, &str)], heartbeats: &[(u16, &str)]) -> LoopbackConductor {
+        let script = |answers: &[(u16, &str)]| -> Script {
+            Arc::new(Mutex::new(answers.iter().map(|(status, body)| (*status, body.to_string())).collect()))
+        };
+        let (lookups, heartbeats) = (script(lookups), script(heartbeats));
+        let received: Arc<Mutex<Vec<Received>>> = Arc::default();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let seen = Arc::clone(&received);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (seen, lookups, heartbeats) = (Arc::clone(&seen), lookups.clone(), heartbeats.clone());
+                let service = hyper::service::service_fn(move |request| {
+                    answer(request, Arc::clone(&seen), lookups.clone(), heartbeats.clone())
+                });
+                let builder = hyper::server::conn::http1::Builder::new();
+                tokio::spawn(builder.serve_connection(TokioIo::new(stream), service));
+            }
+        });
+        LoopbackConductor { url, received }
+    }
+    /// Everything received whose path begins so.
+    pub fn received(&self, prefix: &str) -> Vec<Received> {
+        let received = self.received.lock().unwrap();
+        received.iter().filter(|request| request.path.starts_with(prefix)).cloned().collect()
+    }
+}
+
+async fn answer(
+    request: http::Request<hyper::body::Incoming>,
+    seen: Arc<Mutex<Vec<Received>>>,
+    lookups: Script,
+    heartbeats: Script,
+) -> Result<http::Response<Full<bytes::Bytes>>, hyper::Error> {
+    let (head, body) = request.into_parts();
+    let body = body.collect().await?.to_bytes();
+    let path = head.uri.to_string();
+    let script = match path.as_str() {
+        "/" => None,
+        other if other.starts_with("/v1/lookup") => Some(lookups),
+        _ => Some(heartbeats),
+    };
+    let version = head.headers.get("X-OpenStack-Ironic-API-Version").map(|v| v.to_str().unwrap().to_string());
+    let body = serde_json::from_slice(&body).unwrap_or_default();
+    seen.lock().unwrap().push(Received { method: head.method.to_string(), path, version, body });
+    let (status, body) = match script {
+        None => (200, r#"{"default_version": {"id": "v1", "version": "1.115"}}"#.to_string()),
+        Some(script) => {
+            let mut script = script.lock().unwrap();
+            if script.len() > 1 { script.pop_front().unwrap() } else { script.front().cloned().unwrap() }
+        }
+    };
+    let mut response = http::Response::new(Full::from(body));
+    *response.status_mut() = http::StatusCode::from_u16(status).unwrap();
+    Ok(response)
+}
+
+/// A 200 lookup answer with this token.
+pub fn found(token: &str) -> String {
+    serde_json::json!({
+        "node": {"uuid": NODE, "properties": {}, "instance_info": {}, "driver_internal_info": {}, "links": []},
+        "config": {"heartbeat_timeout": 300, "agent_token": token, "agent_token_required": true,
+                   "tls_min_version": "1.3", "permitted_image_formats": ["raw", "gpt", "qcow2", "iso"]},
+    })
+    .to_string()
+}
+
+/// Waits until `condition` gives something, for at most 20 s.
+pub async fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "waited 20 s in vain for {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
