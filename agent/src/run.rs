@@ -440,3 +440,6 @@ pub fn mark(what: &str) {
 fn machine(_options: &RunOptions) -> Result<Arc<dyn Machine>, String> {
     Err("the platform of this build has no machine yet".to_string())
 }
+
+#[cfg(test)]
+mod tests;

@@ -224,38 +224,4 @@ pub(crate) fn text<'a>(params: &'a Params, name: &str) -> Option<&'a str> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_missing_namespace_is_told_from_a_missing_command() {
-        assert!(find("standby", "sync").is_ok());
-        assert_eq!(find("standby", "nosuch").err(), Some(Unknown::Command));
-        assert_eq!(find("rescue", "finalize_rescue").err(), Some(Unknown::Extension));
-    }
-
-    #[test]
-    fn parameters_are_checked_by_name() {
-        let check = |extension, name, params: Value| {
-            let params = params.as_object().cloned().unwrap();
-            find(extension, name).unwrap().check_names(&params).map_err(|f| f.details)
-        };
-        assert_eq!(check("standby", "sync", serde_json::json!({})), Ok(()));
-        assert_eq!(
-            check("standby", "sync", serde_json::json!({"x": 1})),
-            Err("standby.sync has no parameter 'x'".into())
-        );
-        assert_eq!(
-            check("clean", "get_clean_steps", serde_json::json!({"node": {}})),
-            Err("clean.get_clean_steps needs the parameter 'ports'".into())
-        );
-        assert_eq!(
-            check(
-                "deploy",
-                "execute_deploy_step",
-                serde_json::json!({"step": {}, "node": {}, "ports": [], "new": 1})
-            ),
-            Ok(())
-        );
-    }
-}
+mod tests;

@@ -1,0 +1,168 @@
+//! Commands against a small machine and a scripted writer, and the executor's rules that HTTP does not show.
+
+use super::*;
+use crate::executor::Executor;
+use crate::testing::{Act, ScriptedWriter, SmallMachine, context, image_info};
+use ferric_common::wire::command::{CommandResult, CommandStatus};
+use serde_json::json;
+use std::sync::Arc;
+use tokio::sync::Notify;
+
+struct Lab {
+    executor: Arc<Executor>,
+    machine: Arc<SmallMachine>,
+    ended: Arc<Notify>,
+    orders: Arc<std::sync::Mutex<Vec<(image_info::Image, usize)>>>,
+}
+
+fn lab(machine: SmallMachine, act: Act) -> Lab {
+    let (machine, writer) = (Arc::new(machine), ScriptedWriter::new(act));
+    let (orders, ended) = (writer.orders.clone(), Arc::new(Notify::new()));
+    let context = Arc::new(context(machine.clone(), writer));
+    Lab {
+        executor: Arc::new(Executor::new(context, Vec::new(), None, ended.clone())),
+        machine,
+        ended,
+        orders,
+    }
+}
+
+impl Lab {
+    async fn run(&self, name: &str, params: Value) -> CommandResult {
+        let params = params.as_object().cloned().unwrap();
+        self.executor.run(name, params, true).await.unwrap()
+    }
+    async fn write(&self, args: Value) -> CommandResult {
+        let step = json!({"interface": "deploy", "step": "write_image", "args": args});
+        let node = json!({"uuid": "n", "instance_info": {}, "properties": {}});
+        self.run("deploy.execute_deploy_step", json!({"step": step, "node": node, "ports": []})).await
+    }
+}
+
+fn failed(result: &CommandResult) -> (&str, &str) {
+    assert_eq!(result.command_status, CommandStatus::Failed, "{result:?}");
+    let error = result.command_error.as_ref().unwrap();
+    (&error.kind, &error.details)
+}
+
+#[tokio::test]
+async fn an_image_that_is_already_there_is_not_written_again() {
+    let lab = lab(SmallMachine::with_disks(&[("/dev/sda", 8)]), Act::Succeed);
+    let said =
+        |result: &CommandResult| result.command_result.as_ref().unwrap()["deploy_result"]["result"].clone();
+    let first = lab.write(json!({"image_info": image_info()})).await;
+    assert_eq!(said(&first), "prepare_image: image (debian) written to device /dev/sda root_uuid=0x1234abcd");
+    let again = lab.write(json!({"image_info": image_info()})).await;
+    assert_eq!(
+        said(&again),
+        "prepare_image: image (debian) already present on device /dev/sda root_uuid=0x1234abcd"
+    );
+    assert_eq!(lab.orders.lock().unwrap().len(), 1);
+    // The same image with another config drive is another disk.
+    let drive = "H4sIAAAAAAAC/8tIzcnJBwCGphA2BQAAAA==";
+    let third = lab.write(json!({"image_info": image_info(), "configdrive": drive})).await;
+    assert_eq!(lab.orders.lock().unwrap().len(), 2, "{third:?}");
+    assert_eq!(lab.orders.lock().unwrap()[1].1, 5, "the drive was decoded");
+}
+
+#[tokio::test]
+async fn failures_carry_class_and_words() {
+    let none = lab(SmallMachine::with_disks(&[("/dev/sda", 2)]), Act::Succeed);
+    let result = none.write(json!({"image_info": image_info()})).await;
+    let (kind, details) = failed(&result);
+    assert_eq!(kind, "DeviceNotFound");
+    assert!(details.contains("/dev/sda") || details.contains("4294967296"), "{details}");
+
+    let reason = failure::IMAGE_CHECKSUM.with("Image failed to verify against checksum");
+    let broken = lab(SmallMachine::with_disks(&[("/dev/sda", 8)]), Act::Fail(reason));
+    let result = broken.write(json!({"image_info": image_info()})).await;
+    assert_eq!(failed(&result), ("ImageChecksumError", "Image failed to verify against checksum"));
+    assert_eq!(
+        broken.run("standby.get_partition_uuids", json!({})).await.command_result,
+        Some(json!({})),
+        "nothing was written"
+    );
+
+    let result = broken.write(json!({})).await;
+    assert_eq!(
+        failed(&result),
+        ("InvalidCommandParamsError", "the step write_image needs the argument 'image_info'")
+    );
+    let result = broken.write(json!({"image_info": image_info(), "configdrive": "@"})).await;
+    let (kind, details) = failed(&result);
+    assert!(kind == "DeploymentError" && details.contains("is not base64 encoded"), "{kind}: {details}");
+}
+
+#[tokio::test]
+async fn a_step_for_another_version_is_a_mismatch_and_null_is_none() {
+    let lab = lab(SmallMachine::default(), Act::Succeed);
+    let with = |version: Value| json!({"step": {"step": "prepare_instance_boot", "interface": "deploy"}, "node": {}, "ports": [], "deploy_version": version});
+    let result = lab.run("deploy.execute_deploy_step", with(json!({"generic_hardware_manager": "0"}))).await;
+    assert_eq!(result.command_status, CommandStatus::VersionMismatch);
+    assert_eq!(result.command_error.unwrap().kind, "VersionMismatch");
+    for version in [Value::Null, steps::hardware_manager_version()] {
+        let result = lab.run("deploy.execute_deploy_step", with(version)).await;
+        assert_eq!(result.command_status, CommandStatus::Succeeded);
+    }
+}
+
+#[tokio::test]
+async fn the_end_of_an_asynchronous_command_forces_a_heartbeat() {
+    let lab = lab(SmallMachine::default(), Act::Succeed);
+    lab.run("standby.sync", json!({})).await;
+    let waiting = std::time::Duration::from_millis(50);
+    assert!(tokio::time::timeout(waiting, lab.ended.notified()).await.is_err(), "a synchronous one does not");
+    lab.run("standby.power_off", json!({})).await;
+    tokio::time::timeout(std::time::Duration::from_secs(10), lab.ended.notified()).await.unwrap();
+    assert_eq!(lab.machine.done(), ["sync", "sync", "power off"]);
+}
+
+#[tokio::test]
+async fn a_synchronous_failure_is_stored_with_its_long_name() {
+    let lab = lab(SmallMachine::default(), Act::Succeed);
+    let result = lab.run("standby.sync", json!({"x": 1})).await;
+    assert_eq!(result.command_name, "standby.sync");
+    assert_eq!(failed(&result), ("CommandExecutionError", "standby.sync has no parameter 'x'"));
+    assert_eq!(lab.executor.results(), [result]);
+}
+
+#[tokio::test]
+async fn boot_setup_is_nothing_for_whole_disks_and_refused_for_partitions() {
+    let lab = lab(SmallMachine::default(), Act::Succeed);
+    for uuid in [Value::Null, json!("0x00000000"), json!("")] {
+        let result = lab.run("image.install_bootloader", json!({"root_uuid": uuid})).await;
+        assert_eq!(result.command_status, CommandStatus::Succeeded, "{uuid}");
+    }
+    let uuid = "0f3b2a10-0000-4000-8000-000000000000";
+    let result = lab.run("image.install_bootloader", json!({"root_uuid": uuid})).await;
+    let (kind, details) = failed(&result);
+    assert!(kind == "InvalidImage" && details.contains(uuid), "{kind} {details}");
+    let ignored = json!({"root_uuid": uuid, "ignore_bootloader_failure": true});
+    let result = lab.run("image.install_bootloader", ignored).await;
+    assert_eq!(result.command_status, CommandStatus::Succeeded);
+}
+
+#[test]
+fn a_missing_namespace_is_told_from_a_missing_command() {
+    assert!(find("standby", "sync").is_ok());
+    assert_eq!(find("standby", "nosuch").err(), Some(Unknown::Command));
+    assert_eq!(find("rescue", "finalize_rescue").err(), Some(Unknown::Extension));
+}
+
+#[test]
+fn parameters_are_checked_by_name() {
+    let check = |extension, name, params: Value| {
+        let params = params.as_object().cloned().unwrap();
+        find(extension, name).unwrap().check_names(&params).map_err(|f| f.details)
+    };
+    assert_eq!(check("standby", "sync", json!({})), Ok(()));
+    assert_eq!(check("standby", "sync", json!({"x": 1})), Err("standby.sync has no parameter 'x'".into()));
+    assert_eq!(
+        check("clean", "get_clean_steps", json!({"node": {}})),
+        Err("clean.get_clean_steps needs the parameter 'ports'".into())
+    );
+    assert_eq!(
+        check("deploy", "execute_deploy_step", json!({"step": {}, "node": {}, "ports": [], "new": 1})),
+        Ok(())
+    );
+}

@@ -1,0 +1,181 @@
+//! Whole lives against a conductor on loopback: first contact, a crash in the middle of a command, a token that is gone.
+
+use super::*;
+use crate::commands::rooms::ImageWriter;
+use crate::config::Trust;
+use crate::fetch::Ask;
+use crate::testing::{
+    Act, Gate, LoopbackConductor, NODE, Received, ScriptedWriter, SmallMachine, TOKEN, found, image_info,
+    until,
+};
+use ferric_common::wire::lookup::MASK;
+use serde_json::{Value, json};
+
+fn parts(conductor: &str, folder: &Path, port: u16, writer: Act) -> Parts {
+    let arguments = [
+        ("api_url", conductor.to_string()),
+        ("listen_host", "127.0.0.1".into()),
+        ("listen_port", port.to_string()),
+        ("lookup_timeout", "2".into()),
+        ("ip_lookup_sleep", "0".into()),
+    ];
+    let writer: Box<dyn ImageWriter> = Box::new(ScriptedWriter::new(writer));
+    Parts {
+        config: config::parse("", &[], &arguments).unwrap(),
+        machine: Arc::new(SmallMachine::with_disks(&[("/dev/sda", 8)])),
+        writer,
+        state: StateDir::open(folder).unwrap(),
+        reply_grace: Duration::ZERO,
+    }
+}
+
+async fn free_port() -> u16 {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+}
+
+/// Starts lives until one lasts: the port of the one before may not be free yet.
+fn spawn_lives(runtime: &tokio::runtime::Runtime, make: impl Fn() -> Parts + Send + 'static) {
+    runtime.spawn(async move {
+        for _ in 0..200 {
+            let _ = life(make(), std::future::pending()).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+}
+
+/// Calls the agent as a conductor does: to the callback URL of the heartbeat, trusting only its certificate.
+async fn call(beat: &Value, method: http::Method, path: &str, body: Value) -> (u16, Value) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("agent.crt");
+    std::fs::write(&file, beat["agent_verify_ca"].as_str().unwrap()).unwrap();
+    let tls = tls::client_config(&Trust::CaFile(file)).unwrap();
+    let url = format!("{}{path}", beat["callback_url"].as_str().unwrap());
+    let mut ask = Ask::get(url::Url::parse(&url).unwrap(), 1 << 20, Duration::from_secs(20));
+    ask.method = method;
+    ask.body = body.to_string().into();
+    let answer = crate::fetch::exchange(&tls, ask).await.unwrap();
+    (answer.status, serde_json::from_slice(&answer.body).unwrap())
+}
+
+async fn heartbeats(conductor: &LoopbackConductor, count: usize) -> Vec<Received> {
+    until("heartbeats", || {
+        let beats = conductor.received("/v1/heartbeat/");
+        (beats.len() >= count).then_some(beats)
+    })
+    .await
+}
+
+#[test]
+fn a_first_life_looks_up_serves_tls_and_beats() {
+    let main = runtime();
+    let folder = tempfile::tempdir().unwrap();
+    let not_yet = (404, r#"{"error_message": "{\"faultstring\": \"Resource could not be found.\"}"}"#);
+    let conductor = main.block_on(LoopbackConductor::start(&[not_yet, (200, &found(TOKEN))], &[(202, "")]));
+    let agent = runtime();
+    let (url, path, port) = (conductor.url.clone(), folder.path().to_path_buf(), main.block_on(free_port()));
+    spawn_lives(&agent, move || parts(&url, &path, port, Act::Succeed));
+    main.block_on(async {
+        let beat = heartbeats(&conductor, 1).await.remove(0);
+        assert_eq!((beat.method.as_str(), beat.version.as_deref()), ("POST", Some("1.68")));
+        assert_eq!(beat.path, format!("/v1/heartbeat/{NODE}"));
+        assert_eq!(beat.body["callback_url"], format!("https://127.0.0.1:{port}"));
+        assert_eq!(beat.body["agent_token"], TOKEN);
+        let lookups = conductor.received("/v1/lookup");
+        assert_eq!(lookups[1].path, "/v1/lookup?addresses=52%3A54%3A00%3Aab%3Acd%3A01");
+        assert_eq!(lookups[1].version.as_deref(), Some("1.62"));
+        let (status, list) =
+            call(&beat.body, http::Method::GET, &format!("/v1/commands/?agent_token={TOKEN}"), Value::Null)
+                .await;
+        assert_eq!((status, list), (200, json!({"commands": []})));
+    });
+    agent.shutdown_background();
+}
+
+#[test]
+fn a_life_after_a_crash_has_the_same_identity_and_reports_the_command_as_failed() {
+    let main = runtime();
+    let folder = tempfile::tempdir().unwrap();
+    let lookups = [(200, found(TOKEN)), (200, found(MASK))];
+    let lookups: Vec<(u16, &str)> = lookups.iter().map(|(status, body)| (*status, body.as_str())).collect();
+    let conductor = main.block_on(LoopbackConductor::start(&lookups, &[(202, "")]));
+    let port = main.block_on(free_port());
+    let gate = Arc::new(Gate::default());
+    let list = format!("/v1/commands/?agent_token={TOKEN}");
+
+    let first = runtime();
+    let (url, path, held) = (conductor.url.clone(), folder.path().to_path_buf(), gate.clone());
+    spawn_lives(&first, move || parts(&url, &path, port, Act::Wait(held.clone())));
+    let before = main.block_on(async {
+        let beat = heartbeats(&conductor, 1).await.remove(0).body;
+        let node = json!({"uuid": NODE, "instance_info": {}, "properties": {}});
+        let steps = json!({"name": "deploy.get_deploy_steps", "params": {"node": node, "ports": []}});
+        assert_eq!(call(&beat, http::Method::POST, &format!("{list}&wait=true"), steps).await.0, 200);
+        let step = json!({"interface": "deploy", "step": "write_image", "args": {"image_info": image_info()}});
+        let write = json!({"name": "deploy.execute_deploy_step", "params": {"step": step, "node": node, "ports": []}});
+        let (_, running) = call(&beat, http::Method::POST, &list, write).await;
+        assert_eq!(running["command_status"], "RUNNING");
+        beat
+    });
+    first.shutdown_background();
+
+    let second = runtime();
+    let (url, path) = (conductor.url.clone(), folder.path().to_path_buf());
+    let beats = conductor.received("/v1/heartbeat/").len();
+    spawn_lives(&second, move || parts(&url, &path, port, Act::Succeed));
+    main.block_on(async {
+        let after = heartbeats(&conductor, beats + 1).await.pop().unwrap().body;
+        assert_eq!(after, before, "address, token and certificate are the same");
+        let (_, list) = call(&after, http::Method::GET, &list, Value::Null).await;
+        let commands = list["commands"].as_array().unwrap();
+        let names: Vec<&str> = commands.iter().map(|c| c["command_name"].as_str().unwrap()).collect();
+        assert_eq!(names, ["get_deploy_steps", "execute_deploy_step"]);
+        assert_eq!(commands[1]["command_status"], "FAILED");
+        let details = commands[1]["command_error"]["details"].as_str().unwrap();
+        assert!(
+            details.starts_with("the agent's process stopped while it ran execute_deploy_step"),
+            "{details}"
+        );
+    });
+    let again = conductor.received("/v1/lookup");
+    assert!(again.last().unwrap().path.ends_with(&format!("&node_uuid={NODE}")), "{again:?}");
+    gate.open();
+    second.shutdown_background();
+}
+
+#[test]
+fn a_life_without_the_token_ends_in_words() {
+    let main = runtime();
+    let folder = tempfile::tempdir().unwrap();
+    let error = main.block_on(async {
+        let conductor = LoopbackConductor::start(&[(200, &found(MASK))], &[(202, "")]).await;
+        let parts = parts(&conductor.url, folder.path(), free_port().await, Act::Succeed);
+        life(parts, std::future::pending()).await.unwrap_err().to_string()
+    });
+    assert!(error.contains("its token was already handed out and this agent does not have it"), "{error}");
+}
+
+#[test]
+fn a_resumed_life_does_not_need_the_conductor_to_answer_the_lookup() {
+    let main = runtime();
+    let folder = tempfile::tempdir().unwrap();
+    let state = StateDir::open(folder.path()).unwrap();
+    let known = Identity {
+        node_uuid: NODE.into(),
+        token: TOKEN.into(),
+        heartbeat_timeout: 300,
+        ..Identity::default()
+    };
+    state.save_identity(&known).unwrap();
+    let conductor = main.block_on(LoopbackConductor::start(&[(404, "")], &[(202, "")]));
+    let agent = runtime();
+    let (url, path, port) = (conductor.url.clone(), folder.path().to_path_buf(), main.block_on(free_port()));
+    spawn_lives(&agent, move || parts(&url, &path, port, Act::Succeed));
+    let beat = main.block_on(heartbeats(&conductor, 1)).remove(0);
+    assert_eq!(beat.body["agent_token"], TOKEN);
+    agent.shutdown_background();
+}
