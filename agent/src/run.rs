@@ -11,8 +11,10 @@ use crate::conductor::lookup::{self, Found, Plan};
 use crate::conductor::{address, tls};
 use crate::config::{self, Config, TlsMinimum};
 use crate::executor::Executor;
+use crate::platform::linux::machine::{LinuxMachine, NamedDisk};
 use crate::platform::machine::Machine;
 use crate::state::{Advertised, Identity, StateDir};
+use crate::timeline;
 use ferric_common::ids::AgentToken;
 use ferric_common::wire::inventory::Inventory;
 use ferric_common::wire::lookup::{LookupConfig, LookupNode, LookupResponse};
@@ -54,7 +56,7 @@ pub struct RunOptions {
     pub state_dir: PathBuf,
     /// A disk (or a file standing for one) that may be written: PATH[,serial=X]. Outside the ramdisk no other is touched
     #[arg(long = "disk", value_name = "PATH[,serial=X]")]
-    pub disks: Vec<String>,
+    pub disks: Vec<NamedDisk>,
     /// Port of the command API
     #[arg(long)]
     pub listen_port: Option<u16>,
@@ -78,13 +80,7 @@ pub fn run(options: RunOptions) -> ExitCode {
             return ExitCode::from(EXIT_CONFIG);
         }
     };
-    let machine = match machine(&options) {
-        Ok(machine) => machine,
-        Err(error) => {
-            tracing::error!("{error}");
-            return ExitCode::from(EXIT_CONFIG);
-        }
-    };
+    let machine: Arc<dyn Machine> = Arc::new(LinuxMachine::new(options.disks.clone()));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let result =
         runtime.map_err(|error| Box::new(error) as Box<dyn Error + Send + Sync>).and_then(|runtime| {
@@ -159,8 +155,9 @@ pub async fn life(parts: Parts, stop: impl Future<Output = ()>) -> Result<(), Bo
     let Parts { config, machine, writer, state, reply_grace } = parts;
     tokio::time::sleep(config.hardware_delay).await;
     let earlier = state.identity()?;
+    address::wait_for_route(&machine, &config).await;
     let inventory = inventory(&machine).await;
-    mark("inventory taken");
+    timeline::mark(timeline::INVENTORY);
 
     let outgoing =
         tls::client_config_with(&config.trust, config.tls_minimum, config.client_identity.as_ref())?;
@@ -172,7 +169,7 @@ pub async fn life(parts: Parts, stop: impl Future<Output = ()>) -> Result<(), Bo
     );
     let node = identify(&api, &config, &machine, &inventory, earlier).await?;
     state.save_identity(&node.identity)?;
-    mark("lookup answered");
+    timeline::mark(timeline::LOOKUP);
 
     let minimum = minimum_tls(&config, &node.lookup.config);
     let (identity, server_tls) = advertise(&config, &machine, &inventory, &api, &node, minimum).await?;
@@ -214,7 +211,7 @@ pub async fn life(parts: Parts, stop: impl Future<Output = ()>) -> Result<(), Bo
         certificate: advertised.certificate,
         timeout: Duration::from_secs(node.lookup.config.heartbeat_timeout.clamp(1, 86_400)),
         version: node.version,
-        greeted: || mark("first heartbeat"),
+        greeted,
     };
     tokio::select! {
         () = api::server::serve(listener, server_tls, Arc::new(served)) => {}
@@ -254,18 +251,16 @@ async fn identify(
     inventory: &Inventory,
     earlier: Option<Identity>,
 ) -> Result<Node, Box<dyn Error + Send + Sync>> {
-    let macs = inventory.interfaces.iter().map(|nic| nic.mac_address.clone()).filter(|mac| !mac.is_empty());
-    let macs: Vec<String> = macs.collect();
-    if macs.is_empty() {
-        return Err(
-            "this machine has no network interface with a MAC address; is its driver in the ramdisk?".into(),
-        );
-    }
-    tracing::info!("looking for the node of {}", macs.join(", "));
+    tracing::info!("looking for the node of {}", macs(inventory).join(", "));
     let own = earlier.as_ref().and_then(|identity| AgentToken::new(identity.token.clone()));
     let resumed = own.is_some();
+    let (first, again) = (Mutex::new(Some(macs(inventory))), Arc::clone(machine));
     let plan = Plan {
-        macs,
+        // Read anew for each try after the first: the card that the controller knows may be the slowest to appear.
+        macs: Arc::new(move || {
+            let first = crate::commands::context::lock(&first).take();
+            first.unwrap_or_else(|| macs(&again.inventory()))
+        }),
         node_uuid: earlier.as_ref().map(|identity| identity.node_uuid.clone()),
         own_token: own.or_else(|| config.token.clone()),
         fixed_version: config.api_version,
@@ -287,6 +282,10 @@ async fn identify(
         }
         (Err(error), None) => Err(error.into()),
     }
+}
+
+fn macs(inventory: &Inventory) -> Vec<String> {
+    inventory.interfaces.iter().map(|nic| nic.mac_address.clone()).filter(|mac| !mac.is_empty()).collect()
 }
 
 /// The same node and token continue; anything else is a new beginning.
@@ -432,13 +431,10 @@ async fn narrate(executor: &Executor) {
     }
 }
 
-/// One line in the account of where each second of the boot went.
-pub fn mark(what: &str) {
-    tracing::info!("{what}");
-}
-
-fn machine(_options: &RunOptions) -> Result<Arc<dyn Machine>, String> {
-    Err("the platform of this build has no machine yet".to_string())
+/// After the first heartbeat the machine is ready: says where each second until then went.
+fn greeted() {
+    timeline::mark(timeline::HEARTBEAT);
+    tracing::info!("{}", timeline::summary());
 }
 
 #[cfg(test)]

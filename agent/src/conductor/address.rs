@@ -19,6 +19,31 @@ pub struct NoAddress {
     urls: String,
 }
 
+/// Waits until the machine has an address and a route towards the API, as the network comes up beside us; gives up
+/// after a minute, since a lookup that fails says more than silence.
+///
+/// Asking the kernel ten times a second costs nothing, while a failed lookup would be followed by a growing pause.
+pub async fn wait_for_route(machine: &Arc<dyn Machine>, config: &Config) {
+    let began = tokio::time::Instant::now();
+    let mut said = ROUTE_SAY;
+    while source(machine, &config.api_urls).await.is_none() {
+        let waited = began.elapsed();
+        if waited >= ROUTE_WAIT {
+            tracing::warn!("still no address or no route to the controller; trying to look up all the same");
+            return;
+        }
+        if waited >= said {
+            tracing::info!("waiting for an address and a route to the controller");
+            said += ROUTE_SAY;
+        }
+        tokio::time::sleep(ROUTE_PAUSE).await;
+    }
+}
+
+const ROUTE_WAIT: Duration = Duration::from_secs(60);
+const ROUTE_SAY: Duration = Duration::from_secs(10);
+const ROUTE_PAUSE: Duration = Duration::from_millis(100);
+
 /// Finds the host part of the callback URL: an IP address, or the configured name as it is.
 ///
 /// # Errors
@@ -50,6 +75,10 @@ async fn once(machine: &Arc<dyn Machine>, config: &Config, urls: &[Url]) -> Opti
         let found = inventory.interfaces.into_iter().find(|interface| interface.name == nic)?;
         return found.ipv4_address?.parse().ok();
     }
+    source(machine, urls).await
+}
+
+async fn source(machine: &Arc<dyn Machine>, urls: &[Url]) -> Option<IpAddr> {
     for url in urls {
         for target in targets(url).await {
             let machine = Arc::clone(machine);

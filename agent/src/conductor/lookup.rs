@@ -8,13 +8,14 @@ use ferric_common::limits;
 use ferric_common::wire::error::ironic_text;
 use ferric_common::wire::lookup::{LookupResponse, MASK};
 use ferric_common::wire::version::ApiVersion;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 /// What to ask with, and for how long.
 pub struct Plan {
-    /// In inventory order.
-    pub macs: Vec<String>,
+    /// Called before each try; in inventory order. May block.
+    pub macs: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
     /// Only when the node is known already; the server then looks up by it alone.
     pub node_uuid: Option<String>,
     /// From the boot parameters or from an earlier life of this process.
@@ -73,6 +74,8 @@ pub async fn lookup<E: Exchange>(
     let mut said = Said::default();
     let mut clock_checked = false;
     loop {
+        let read = Arc::clone(&plan.macs);
+        let macs = tokio::task::spawn_blocking(move || read()).await.unwrap_or_default();
         let mut on_date = |date: &str| {
             if !clock_checked {
                 clock_checked = true;
@@ -81,19 +84,19 @@ pub async fn lookup<E: Exchange>(
                 }
             }
         };
-        let refused = match one_try(api, plan, &mut on_date).await {
+        let refused = match one_try(api, plan, &macs, &mut on_date).await {
             Ok(found) => return Ok(found),
             Err(refused) => refused,
         };
         if let Some(line) = said.line(&refused.reason) {
-            tracing::warn!("lookup of {}: {line}; trying again", plan.macs.join(", "));
+            tracing::warn!("lookup of {}: {line}; trying again", macs.join(", "));
         }
         match schedule.after_failure(began.elapsed(), refused.locked, super::random()) {
             Some(pause) => tokio::time::sleep(pause).await,
             None => {
                 let (reason, times) = said.last();
                 return Err(LookupError {
-                    macs: plan.macs.join(", "),
+                    macs: macs.join(", "),
                     within: plan.give_up_after,
                     tries: schedule.tries(),
                     times,
@@ -107,15 +110,20 @@ pub async fn lookup<E: Exchange>(
 async fn one_try<E: Exchange>(
     api: &E,
     plan: &Plan,
+    macs: &[String],
     on_date: &mut impl FnMut(&str),
 ) -> Result<Found, Refused> {
+    if macs.is_empty() {
+        let text = "this machine has no network interface with a MAC address; is its driver in the ramdisk?";
+        return Err(text.to_string().into());
+    }
     let root = client::root(api).await.map_err(|error| format!("{error}"))?;
     if let Some(date) = &root.date {
         on_date(date);
     }
     let version = plan.fixed_version.or(root.version);
     let header = version.unwrap_or(ApiVersion::FALLBACK).min(ApiVersion::AGENT_TOKEN);
-    let answer = api.ask(&path(plan), Some(header), None).await.map_err(|error| format!("{error}"))?;
+    let answer = api.ask(&path(plan, macs), Some(header), None).await.map_err(|error| format!("{error}"))?;
     let text = answer.text();
     match answer.status {
         200 => {}
@@ -139,8 +147,8 @@ async fn one_try<E: Exchange>(
     Ok(Found { response, token, version })
 }
 
-fn path(plan: &Plan) -> String {
-    let macs: Vec<&str> = plan.macs.iter().take(limits::LOOKUP_MACS).map(String::as_str).collect();
+fn path(plan: &Plan, macs: &[String]) -> String {
+    let macs: Vec<&str> = macs.iter().take(limits::LOOKUP_MACS).map(String::as_str).collect();
     let mut query = url::form_urlencoded::Serializer::new(String::new());
     query.append_pair("addresses", &macs.join(","));
     if let Some(uuid) = &plan.node_uuid {
@@ -188,7 +196,7 @@ mod tests {
     }
     fn plan(own: Option<&str>) -> Plan {
         Plan {
-            macs: vec!["52:54:00:ab:cd:01".into(), "52:54:00:ab:cd:02".into()],
+            macs: Arc::new(|| vec!["52:54:00:ab:cd:01".into(), "52:54:00:ab:cd:02".into()]),
             node_uuid: None,
             own_token: own.and_then(AgentToken::new),
             fixed_version: None,
