@@ -60,6 +60,9 @@ pub enum DriverError {
     Command { address: String, command: &'static str, code: u8, meaning: &'static str },
     #[error("the BMC at {address} sent an answer that makes no sense: {what}")]
     Protocol { address: String, what: String },
+    /// The fault is on our side of the network: no socket, no name, no turn.
+    #[error("this controller could not talk to the BMC at {address}: {what}")]
+    Local { address: String, what: String },
 }
 
 impl DriverError {
@@ -69,6 +72,7 @@ impl DriverError {
             self,
             Self::NoAnswer { .. }
                 | Self::SessionRefused { .. }
+                | Self::Local { .. }
                 | Self::Command { code: 0xC0 | 0xC3 | 0xD2, .. }
         )
     }
