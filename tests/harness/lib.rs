@@ -10,6 +10,7 @@ pub mod bmc;
 pub mod bootsector;
 pub mod controller;
 pub mod debian;
+pub mod diskcheck;
 pub mod host;
 pub mod httpd;
 pub mod images;
@@ -20,6 +21,7 @@ pub mod process;
 pub mod qemu;
 pub mod scene;
 pub mod ssh;
+pub mod stock;
 pub mod wait;
 
 pub use machine::{Firmware, Machine};

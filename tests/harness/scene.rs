@@ -5,7 +5,7 @@ use crate::bmc::{Bmc, PASSWORD};
 use crate::controller::Controller;
 use crate::debian::Image;
 use crate::httpd::{Fault, Httpd};
-use crate::machine::{Bus, Disk, Firmware, Machine, Spec, blank_disk};
+use crate::machine::{Bus, DirectBoot, Disk, Firmware, Machine, Spec, blank_disk};
 use crate::netns::{self, Netns};
 use crate::operator::{Operator, create_arguments};
 use crate::ssh::Key;
@@ -33,6 +33,8 @@ pub struct Script {
     pub memory_mib: u32,
     pub processors: u32,
     pub bus: Bus,
+    /// Kernel and ramdisk given to the machine directly.
+    pub direct: Option<DirectBoot>,
     /// Further lines and tables of the controller's configuration.
     pub top: String,
     pub tables: String,
@@ -46,6 +48,7 @@ impl Script {
             memory_mib: 1024,
             processors: 2,
             bus: Bus::Virtio,
+            direct: None,
             top: String::new(),
             tables: String::new(),
         }
@@ -84,7 +87,7 @@ impl Scene {
             mac: MAC.to_owned(),
             tap: Some("tap0".to_owned()),
             disks: vec![disk("small", OTHER_SERIAL, OTHER_BYTES)?, disk("big", ROOT_SERIAL, ROOT_BYTES)?],
-            direct: None,
+            direct: script.direct.clone(),
             folder: folder.clone(),
         })?;
         let bmc = Bmc::start(netns::BMC, BMC_PORT, &machine, &artifacts.chassis, &folder)?;

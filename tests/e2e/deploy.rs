@@ -1,0 +1,96 @@
+//! A blank machine becomes an installed Debian, on BIOS and on UEFI, by the operator's commands; and again with little memory.
+
+use anyhow::{Context, Result, ensure};
+use ferric_initramfs::Profile;
+use ferric_tests::artifacts::Artifacts;
+use ferric_tests::httpd::Fault;
+use ferric_tests::machine::Firmware;
+use ferric_tests::scene::{NODE, Scene, Script, borrowed};
+use ferric_tests::{debian, diskcheck, netns, process, ssh};
+use std::fs;
+use std::time::{Duration, Instant};
+
+/// Peak resident memory the agent may take, in KiB (48 MiB).
+const AGENT_MEMORY: u64 = 48 << 10;
+const LOGIN: Duration = Duration::from_secs(300);
+
+#[test]
+fn bios_from_blank_to_ssh() -> Result<()> {
+    from_blank_to_ssh(Script::new("deploy-bios", Firmware::Bios), Profile::Server)
+}
+
+#[test]
+fn uefi_from_blank_to_ssh() -> Result<()> {
+    from_blank_to_ssh(Script::new("deploy-uefi", Firmware::Uefi), Profile::Vm)
+}
+
+#[test]
+fn a_machine_of_256_mib_deploys_an_image_of_4_gib() -> Result<()> {
+    let mut script = Script::new("deploy-small", Firmware::Bios);
+    script.memory_mib = 256;
+    let image = debian::image()?;
+    let scene = Scene::open(&Artifacts::obtain(Profile::Server)?, script)?;
+    enrol(&scene, false)?;
+    scene.operator().ferric(&borrowed(&scene.deploy(&image, "qcow2", Fault::None, "small", 900)))?;
+    let console = scene.machine.console_text();
+    let peak = peak_memory(&console).context("the console does not say the agent's peak memory")?;
+    println!("the agent's peak resident memory: {peak} KiB of {AGENT_MEMORY} KiB");
+    ensure!(peak <= AGENT_MEMORY, "the agent took {peak} KiB");
+    Ok(())
+}
+
+fn from_blank_to_ssh(script: Script, profile: Profile) -> Result<()> {
+    let artifacts = Artifacts::obtain(profile)?;
+    let image = debian::image()?;
+    let hostname = script.name.clone();
+    let scene = Scene::open(&artifacts, script)?;
+    let start = Instant::now();
+    enrol(&scene, true)?;
+    println!("available after {:.0?}", start.elapsed());
+    let deploy = Instant::now();
+    let said =
+        scene.operator().ferric(&borrowed(&scene.deploy(&image, "qcow2", Fault::None, &hostname, 900)))?;
+    println!("deployed in {:.0?}; ferric said:\n{}", deploy.elapsed(), said.trim());
+    println!("qemu-img convert of the same image takes {:.1?}", convert(&scene, &image)?);
+    let answer = ssh::run(&scene.key, "demo", netns::FIRST_LEASE, "hostname", LOGIN)?;
+    ensure!(answer == hostname, "the host name is '{answer}', the config drive says '{hostname}'");
+    println!("ssh answered after {:.0?} in all", start.elapsed());
+    let node = scene.operator().node(NODE)?;
+    ensure!(node["provision_state"] == "active" && node["last_error"].is_null(), "{node}");
+    diskcheck::expect_untouched(&scene.other_disk())
+        .or_else(|_| diskcheck::expect_blank_ends(&scene.other_disk()))
+}
+
+/// Enrols the machine and makes it available.
+fn enrol(scene: &Scene, clean: bool) -> Result<()> {
+    let operator = scene.operator();
+    operator.ferric(&borrowed(&scene.create()))?;
+    if !clean {
+        let patch = serde_json::json!([{"op": "add", "path": "/automated_clean", "value": false}]);
+        operator.expect("PATCH", &format!("/v1/nodes/{NODE}"), Some(&patch))?;
+    }
+    operator.ferric(&["node", "manage", NODE, "--wait", "120"])?;
+    operator.ferric(&["node", "provide", NODE, "--wait", "600"]).map(drop)
+}
+
+fn convert(scene: &Scene, image: &debian::Image) -> Result<Duration> {
+    let (from, to) = (image.path.display().to_string(), scene.folder.join("converted").display().to_string());
+    let start = Instant::now();
+    process::call("qemu-img", &["convert", "-f", "qcow2", "-O", "raw", &from, &to])?;
+    let took = start.elapsed();
+    fs::remove_file(scene.folder.join("converted"))?;
+    Ok(took)
+}
+
+/// The largest `VmHWM: N kB` (or `VmHWM=NkB`) that the console shows.
+fn peak_memory(console: &str) -> Option<u64> {
+    console
+        .split("VmHWM")
+        .skip(1)
+        .filter_map(|rest| {
+            let digits: String =
+                rest.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
+            digits.parse().ok()
+        })
+        .max()
+}
