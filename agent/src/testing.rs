@@ -213,7 +213,7 @@ impl ImageWriter for ScriptedWriter {
 }
 
 /// A context that trusts `trust` and waits for nothing. Needs a runtime.
-pub fn context(machine: Arc<dyn Machine>, writer: ScriptedWriter) -> Context {
+pub fn context(machine: Arc<dyn Machine>, writer: impl ImageWriter + 'static) -> Context {
     Context {
         machine,
         writer: Box::new(writer),
@@ -309,6 +309,31 @@ async fn answer(
     let mut response = http::Response::new(Full::from(body));
     *response.status_mut() = http::StatusCode::from_u16(status).unwrap();
     Ok(response)
+}
+
+/// Serves these bodies by path until the runtime ends; 404 for the rest. Answers the address.
+pub async fn serve_files(files: Vec<(&'static str, Vec<u8>)>) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let files = Arc::new(files);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let files = Arc::clone(&files);
+            let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
+                let found = files.iter().find(|(path, _)| *path == request.uri().path());
+                let mut response = http::Response::new(Full::<bytes::Bytes>::from(
+                    found.map_or(Vec::new(), |(_, b)| b.clone()),
+                ));
+                if found.is_none() {
+                    *response.status_mut() = http::StatusCode::NOT_FOUND;
+                }
+                async move { Ok::<_, std::convert::Infallible>(response) }
+            });
+            let builder = hyper::server::conn::http1::Builder::new();
+            tokio::spawn(builder.serve_connection(TokioIo::new(stream), service));
+        }
+    });
+    url
 }
 
 /// A 200 lookup answer with this token.

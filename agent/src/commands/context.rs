@@ -1,6 +1,7 @@
 //! What commands work with: the machine, the rules of this deployment, the node as last seen, and what was written.
 
-use crate::commands::rooms::{CancelFlag, ImageWriter, ProgressCell};
+use crate::commands::rooms::ImageWriter;
+use crate::image::{CancelFlag, ProgressCell};
 use crate::platform::machine::Machine;
 use crate::state::Written;
 use ferric_common::events::Progress;
@@ -67,6 +68,11 @@ pub struct Context {
 impl Context {
     pub fn node(&self) -> NodeView {
         lock(&self.node).clone()
+    }
+    /// From here on no disk is known to be complete.
+    pub fn forget_written(&self) {
+        *lock(&self.written) = None;
+        (self.remember)(None);
     }
     /// Takes over the node that came with a command: it is newer than the lookup's.
     pub fn cache_node(&self, node: &Value) {

@@ -27,6 +27,8 @@ pub const IMAGE_WRITE: Class = class("ImageWriteError", 500, "Error writing imag
 pub const INVALID_IMAGE: Class = class("InvalidImage", 500, "The provided image is not valid for use");
 pub const BLOCK_DEVICE: Class = class("BlockDeviceError", 500, "Error accessing block device");
 pub const BLOCK_DEVICE_ERASE: Class = class("BlockDeviceEraseError", 500, "Error erasing block device");
+pub const PROTECTED_DEVICE: Class =
+    class("ProtectedDeviceError", 500, "A device holds a file system that other machines share");
 pub const METHOD_NOT_FOUND: Class =
     class("HardwareManagerMethodNotFound", 500, "No HardwareManager found to handle method");
 pub const VERSION_MISMATCH: Class =

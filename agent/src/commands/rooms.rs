@@ -3,22 +3,17 @@
 use super::image_info::Image;
 use super::{Context, Failure, Job, failure};
 use crate::disk::choose;
+use crate::image::error::Class;
+use crate::image::{self, ImageError, ImageFormat, ImageRequest, WriteRequest};
 use crate::platform::block::BlockDevice;
 use ferric_common::ids::Digest;
 use serde_json::Value;
 use std::sync::Arc;
 
-/// What is to be written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    Raw,
-    Qcow2,
-}
-
 /// A checked image with everything that the pipeline needs.
 pub struct WriteOrder {
     pub image: Image,
-    pub format: Format,
+    pub format: ImageFormat,
     pub digest: Digest,
     pub config_drive: Option<Vec<u8>>,
 }
@@ -44,13 +39,46 @@ pub struct Pipeline;
 impl ImageWriter for Pipeline {
     fn write(
         &self,
-        _context: &Context,
+        context: &Context,
         order: WriteOrder,
         disk: &Arc<dyn BlockDevice>,
-        _job: &Job,
+        job: &Job,
     ) -> Result<(), Failure> {
-        let text = format!("writing image {} to {}: not built in yet", order.image.id, disk.name());
-        Err(failure::IMAGE_WRITE.with(text))
+        let WriteOrder { image, format, digest, config_drive } = order;
+        let id = image.id.clone();
+        let request = WriteRequest {
+            image: ImageRequest {
+                id: image.id,
+                urls: image.urls.iter().map(ToString::to_string).collect(),
+                format,
+                digest,
+                authorization: image.authorization,
+                proxies: image.proxies,
+                require_partition_table: true,
+            },
+            config_drive,
+        };
+        let report = image::write_image(&request, disk, Arc::clone(&context.tls), &job.progress, &job.cancel)
+            .map_err(|error| refused(&id, &error))?;
+        tracing::info!("image {id} is on {}: {report}", disk.name());
+        Ok(())
+    }
+}
+
+/// The class by cause, and the words that become the node's `last_error`.
+fn refused(id: &str, error: &ImageError) -> Failure {
+    let words = error.for_operator();
+    match error.class() {
+        Class::Download => failure::IMAGE_DOWNLOAD.with(format!("Download of image {id} failed: {words}")),
+        Class::DownloadFatal => {
+            failure::IMAGE_DOWNLOAD_FATAL.with(format!("Download of image {id} failed: {words}"))
+        }
+        Class::Checksum => {
+            failure::IMAGE_CHECKSUM.with(format!("Image {id} failed to verify against checksum: {words}"))
+        }
+        Class::Invalid => failure::INVALID_IMAGE.with(format!("image {id}: {words}")),
+        Class::Write => failure::IMAGE_WRITE.with(format!("writing image {id}: {words}")),
+        Class::Cancelled => failure::COMMAND_EXECUTION.with(format!("writing image {id}: {words}")),
     }
 }
 
@@ -83,27 +111,9 @@ fn root_disk_now(context: &Context) -> Result<String, Failure> {
 /// Wipes the metadata of all disks and partitions, those in the node's skip list left out.
 ///
 /// # Errors
-/// [`failure::BLOCK_DEVICE_ERASE`] naming each device that could not be wiped.
-pub fn erase_devices_metadata(_context: &Context) -> Result<Value, Failure> {
+/// [`failure::BLOCK_DEVICE_ERASE`] naming each device that could not be wiped, `PROTECTED_DEVICE` for a file
+/// system that other machines share.
+pub fn erase_devices_metadata(context: &Context) -> Result<Value, Failure> {
+    context.forget_written();
     Err(failure::BLOCK_DEVICE_ERASE.with("not built in yet"))
-}
-
-/// Progress of a running command.
-#[derive(Clone, Default)]
-pub struct ProgressCell(Arc<std::sync::Mutex<ferric_common::events::Progress>>);
-impl ProgressCell {
-    pub fn latest(&self) -> ferric_common::events::Progress {
-        super::context::lock(&self.0).clone()
-    }
-    pub fn set(&self, progress: ferric_common::events::Progress) {
-        *super::context::lock(&self.0) = progress;
-    }
-}
-/// Asks a running command to stop.
-#[derive(Clone, Default)]
-pub struct CancelFlag(Arc<std::sync::atomic::AtomicBool>);
-impl CancelFlag {
-    pub fn cancel(&self) {
-        self.0.store(true, std::sync::atomic::Ordering::SeqCst);
-    }
 }

@@ -2,10 +2,11 @@
 
 use super::configdrive;
 use super::image_info::{self, Declared, Image};
-use super::rooms::{self, Format, WriteOrder};
+use super::rooms::{self, WriteOrder};
 use super::{Context, Failure, Job, Params, checksum, context, failure};
 use crate::disk::aligned;
 use crate::fetch::{self, Ask};
+use crate::image::ImageFormat;
 use crate::platform::block::BlockDevice;
 use crate::state::Written;
 use ferric_common::units::{ByteCount, DiskOffset};
@@ -55,13 +56,12 @@ pub fn write(
         return Ok(said(&before, "already present on"));
     }
     let format = match image.declared {
-        Declared::Raw => Format::Raw,
-        Declared::Qcow2 => Format::Qcow2,
+        Declared::Raw => ImageFormat::Raw,
+        Declared::Qcow2 => ImageFormat::Qcow2,
         Declared::Unknown => sniff(context, &image)?,
     };
     // From here on the disk changes: what was on it before is no longer complete.
-    *context::lock(&context.written) = None;
-    (context.remember)(None);
+    context.forget_written();
     let disk = context.machine.open_disk(&device).map_err(|error| {
         failure::BLOCK_DEVICE.with(format!("opening the root disk {device}: {}", failure::chain(&error)))
     })?;
@@ -99,7 +99,7 @@ fn disk_signature(disk: &dyn BlockDevice) -> Result<String, Failure> {
 
 /// Reads the first bytes of an image whose format was not said. Only tells qcow2 from the rest; the pipeline checks the
 /// content again and refuses what it is not.
-fn sniff(context: &Context, image: &Image) -> Result<Format, Failure> {
+fn sniff(context: &Context, image: &Image) -> Result<ImageFormat, Failure> {
     let mut last = String::new();
     for url in &image.urls {
         let mut ask = Ask::get(url.clone(), 16 << 10, Duration::from_secs(30));
@@ -110,7 +110,11 @@ fn sniff(context: &Context, image: &Image) -> Result<Format, Failure> {
         }
         match context.runtime.block_on(fetch::exchange(&context.tls, ask)) {
             Ok(answer) if answer.status == 206 => {
-                return Ok(if answer.body.starts_with(b"QFI\xfb") { Format::Qcow2 } else { Format::Raw });
+                return Ok(if answer.body.starts_with(b"QFI\xfb") {
+                    ImageFormat::Qcow2
+                } else {
+                    ImageFormat::Raw
+                });
             }
             Ok(answer) => {
                 last = format!("the server answered {} to a request for the first 4 bytes", answer.status)

@@ -93,6 +93,57 @@ async fn failures_carry_class_and_words() {
     assert!(kind == "DeploymentError" && details.contains("is not base64 encoded"), "{kind}: {details}");
 }
 
+/// 4 MiB with an MBR of one partition and a disk signature.
+fn raw_image() -> Vec<u8> {
+    let mut image = vec![0u8; 4 << 20];
+    image[440..444].copy_from_slice(&0xcafe_0001_u32.to_le_bytes());
+    image[446..462].copy_from_slice(&[0x80, 0, 2, 0, 0x83, 0, 0, 0, 0, 8, 0, 0, 0, 16, 0, 0]);
+    image[510..512].copy_from_slice(&[0x55, 0xaa]);
+    image[2 << 20..(2 << 20) + 5].copy_from_slice(b"hello");
+    image
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_real_pipeline_writes_what_the_step_asks_for_and_names_what_went_wrong() {
+    let image = raw_image();
+    let digest: String =
+        <sha2::Sha256 as sha2::Digest>::digest(&image).iter().map(|byte| format!("{byte:02x}")).collect();
+    let sums = format!("{digest}  disk.raw\n{}  other\n", "0".repeat(64)).into_bytes();
+    let server = crate::testing::serve_files(vec![("/disk.raw", image), ("/SHA256SUMS", sums)]).await;
+    let machine = Arc::new(SmallMachine::with_disks(&[("/dev/sda", 8), ("/dev/sdb", 6)]));
+    let context = Arc::new(context(machine.clone(), rooms::Pipeline));
+    let executor = Arc::new(Executor::new(context, Vec::new(), None, Arc::new(Notify::new())));
+    let write = async |info: Value| {
+        let step = json!({"interface": "deploy", "step": "write_image", "args": {"image_info": info}});
+        let node = json!({"uuid": "n", "properties": {"root_device": {"name": "/dev/sda"}}});
+        let params = json!({"step": step, "node": node, "ports": []});
+        executor.run("deploy.execute_deploy_step", params.as_object().cloned().unwrap(), true).await.unwrap()
+    };
+    let info = |path: &str, checksum: &str| json!({"id": "disk.raw", "urls": [format!("{server}{path}")], "disk_format": "raw", "checksum": checksum});
+
+    let result = write(info("/disk.raw", &"0".repeat(64))).await;
+    let (kind, details) = failed(&result);
+    assert_eq!(kind, "ImageChecksumError");
+    assert!(details.contains(&digest) && details.contains("blanked at both ends"), "{details}");
+
+    let result = write(info("/nosuch", &digest)).await;
+    let (kind, details) = failed(&result);
+    assert_eq!(kind, "ImageDownloadFatalError");
+    assert!(
+        details.starts_with("Download of image disk.raw failed: ") && details.contains("404"),
+        "{details}"
+    );
+
+    let result = write(info("/disk.raw", &format!("{server}/SHA256SUMS"))).await;
+    assert_eq!(result.command_status, CommandStatus::Succeeded, "{result:?}");
+    let text = &result.command_result.as_ref().unwrap()["deploy_result"]["result"];
+    assert_eq!(text, "prepare_image: image (disk.raw) written to device /dev/sda root_uuid=0xcafe0001");
+    let disk: &dyn crate::platform::block::BlockDevice = machine.disks[0].as_ref();
+    let place = ferric_common::units::DiskOffset(2 << 20);
+    let bytes = crate::disk::aligned::read(disk, place, ferric_common::units::ByteCount(5)).unwrap();
+    assert_eq!(bytes, b"hello");
+}
+
 #[tokio::test]
 async fn a_step_for_another_version_is_a_mismatch_and_null_is_none() {
     let lab = lab(SmallMachine::default(), Act::Succeed);
