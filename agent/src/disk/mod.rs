@@ -5,3 +5,4 @@ pub mod choose;
 pub mod layout;
 #[cfg(test)]
 mod testing;
+pub mod wipe;

@@ -6,4 +6,5 @@ pub mod gpt;
 pub mod iso9660;
 pub mod mbr;
 pub mod qcow2;
+pub mod signatures;
 pub mod tftp;

@@ -1,0 +1,279 @@
+//! Makes disks look empty: blanks partition tables, file systems' and volume managers' signatures, both ends.
+//!
+//! Not secure erasure: content between the ends stays. Which bytes are signatures is `ferric_common::formats::signatures`.
+//! Rules of ironic-python-agent's `erase_devices_metadata`, with two changes towards safety: everything is looked at
+//! before anything is wiped, and a protected file system is found however its partition's type is spelt.
+
+use super::aligned;
+use super::choose::candidate;
+use crate::platform::block::BlockDevice;
+use crate::platform::machine::{Machine, MachineError};
+use ferric_common::formats::gpt::Gpt;
+use ferric_common::formats::signatures::{self, Kind, Spot};
+use ferric_common::formats::{gpt, mbr};
+use ferric_common::hints::{HintError, SkipList};
+use ferric_common::units::{ByteCount, DiskOffset, MIB, SectorSize};
+use serde_json::{Map, Value};
+use std::io;
+use std::sync::Arc;
+
+/// What stood on a device before it was blanked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WipeReport {
+    pub device: String,
+    /// `GPT`, `ext2/3/4`, …, each once.
+    pub found: Vec<&'static str>,
+}
+
+/// Why a device is not known to be blank.
+#[derive(Debug, thiserror::Error)]
+pub enum WipeError {
+    #[error("{action} {device} at byte {at}")]
+    Device {
+        action: &'static str,
+        device: String,
+        at: DiskOffset,
+        #[source]
+        source: io::Error,
+    },
+    #[error(
+        "{device} took the zeros, but {what} still reads back at byte {at}: the device does not keep what is written"
+    )]
+    Remains { device: String, what: &'static str, at: DiskOffset },
+}
+
+/// Why `erase_devices_metadata` did not do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum EraseError {
+    #[error("listing the disks to erase")]
+    List(#[source] MachineError),
+    #[error("skip_block_devices of the node cannot be read, so nothing is erased")]
+    SkipList(#[source] HintError),
+    /// Nothing was erased, on any device.
+    #[error(
+        "Protected {what} located on device {device}. Nothing was erased. Detach the volume, or set \
+         wipe_special_filesystems to true in the node's driver_internal_info to have it erased."
+    )]
+    Protected { what: &'static str, device: String },
+    #[error("Failed to erase the metadata on the device(s): {0}")]
+    Failed(String),
+}
+
+/// Blanks the first and last MiB of a device and every signature in between, then reads back that they are gone.
+///
+/// # Errors
+/// [`WipeError`] names the step and the byte. The device may be half blank then.
+pub fn metadata(disk: &dyn BlockDevice) -> Result<WipeReport, WipeError> {
+    let ends = Ends::of(disk);
+    let found = scan(disk)?;
+    let zeros = vec![0; MIB as usize];
+    let blank = |at: u64, length: u64| {
+        let zeros = zeros.get(..length as usize).unwrap_or(&zeros);
+        aligned::write(disk, DiskOffset(at), zeros).map_err(|source| failed(disk, "blanking", at, source))
+    };
+    // The head last: until then the old table says that the disk is not blank yet.
+    for spot in found.iter().filter(|spot| ends.is_between(spot)) {
+        blank(spot.at, spot.magic.len() as u64)?;
+    }
+    blank(ends.tail, ends.size - ends.tail)?;
+    blank(0, ends.head)?;
+    disk.flush().map_err(|source| failed(disk, "flushing", 0, source))?;
+
+    let remains = |what, at| WipeError::Remains { device: disk.name().into(), what, at: DiskOffset(at) };
+    for (at, length) in [(0, ends.head), (ends.tail, ends.size - ends.tail)] {
+        let bytes = read(disk, at, length)?;
+        // Compared as a whole first: that is one memcmp.
+        if Some(bytes.as_slice()) != zeros.get(..bytes.len()) {
+            let offset = bytes.iter().position(|&b| b != 0).unwrap_or(0);
+            return Err(remains("an old byte", at + offset as u64));
+        }
+    }
+    if let Some(spot) = scan(disk)?.first() {
+        return Err(remains(spot.what, spot.at));
+    }
+    Ok(WipeReport { device: disk.name().into(), found: names(&found) })
+}
+
+/// Blanks the metadata of all disks and their partitions, in reverse order of their names (partitions first).
+///
+/// Left alone: disks in the node's `skip_block_devices`, read-only ones, members of software RAID arrays, the
+/// conductor's virtual floppy. Returns `null`, as upstream does.
+///
+/// # Errors
+/// [`EraseError`]: a protected file system anywhere (then nothing is erased), or the list of devices that failed.
+pub fn erase_devices_metadata(machine: &dyn Machine, node: &Value) -> Result<Value, EraseError> {
+    let empty = Map::new();
+    let properties = node.get("properties").and_then(Value::as_object).unwrap_or(&empty);
+    let skip = SkipList::parse(properties).map_err(EraseError::SkipList)?;
+    // Upstream's code takes `false` as the permission, its documentation `true`: only the documented word destroys data.
+    let insists = node.pointer("/driver_internal_info/wipe_special_filesystems") == Some(&Value::Bool(true));
+
+    let mut failures = Vec::new();
+    let mut devices = Vec::new();
+    for facts in machine.disks().map_err(EraseError::List)? {
+        if skip.skips(&candidate(&facts)) || facts.read_only {
+            tracing::info!(disk = facts.disk.name, "left alone: read-only or in skip_block_devices");
+            continue;
+        }
+        let partitions = machine.partitions(&facts.disk.name).map_err(EraseError::List)?;
+        devices.push(Device { has_partitions: !partitions.is_empty(), is_disk: true, name: facts.disk.name });
+        devices.extend(partitions.into_iter().map(|name| Device {
+            name,
+            has_partitions: false,
+            is_disk: false,
+        }));
+    }
+    devices.sort_by(|a, b| b.name.cmp(&a.name));
+
+    // Opened one at a time: a partition and its disk cannot be held exclusively together.
+    let mut erasable = Vec::new();
+    for device in devices {
+        match device.look(machine) {
+            Ok(Look::Protected(what)) if !insists => {
+                return Err(EraseError::Protected { what, device: device.name });
+            }
+            Ok(Look::LeaveAlone(why)) => {
+                tracing::warn!(device = device.name, "metadata is not erased: {why}")
+            }
+            Ok(_) => erasable.push(device),
+            Err(why) => failures.push(format!("\"{}\": {why}", device.name)),
+        }
+    }
+    for device in erasable {
+        let report = device.open(machine).and_then(|disk| metadata(disk.as_ref()).map_err(|e| chain(&e)));
+        match report {
+            Ok(report) => tracing::info!(device = device.name, found = ?report.found, "metadata erased"),
+            Err(why) => failures.push(format!("\"{}\": {why}", device.name)),
+        }
+        if device.is_disk
+            && let Err(e) = machine.reread_partitions(&device.name)
+        {
+            tracing::warn!(device = device.name, "the kernel keeps the old partitions: {}", chain(&e));
+        }
+    }
+    if failures.is_empty() { Ok(Value::Null) } else { Err(EraseError::Failed(failures.join("; "))) }
+}
+
+struct Device {
+    name: String,
+    has_partitions: bool,
+    is_disk: bool,
+}
+
+enum Look {
+    Erasable,
+    LeaveAlone(&'static str),
+    Protected(&'static str),
+}
+
+impl Device {
+    fn open(&self, machine: &dyn Machine) -> Result<Arc<dyn BlockDevice>, String> {
+        machine.open_disk(&self.name).map_err(|e| chain(&e))
+    }
+
+    fn look(&self, machine: &dyn Machine) -> Result<Look, String> {
+        let disk = self.open(machine)?;
+        let disk = disk.as_ref();
+        let found = scan(disk).map_err(|e| chain(&e))?;
+        let head = read(disk, 0, Ends::of(disk).head).map_err(|e| chain(&e))?;
+        let guarded = found.iter().find(|spot| spot.kind == Kind::Protected).map(|spot| spot.what);
+        if let Some(what) = guarded.or_else(|| protected_partition(&head)) {
+            return Ok(Look::Protected(what));
+        }
+        // A superblock at the end of the last partition is at the end of the disk too, but the disk is no member.
+        if !self.has_partitions && found.iter().any(|spot| spot.kind == Kind::RaidMember) {
+            return Ok(Look::LeaveAlone("it is a member of a software RAID array"));
+        }
+        let is_floppy =
+            |at: usize| head.get(at..at + 10).is_some_and(|label| label.eq_ignore_ascii_case(b"ir-vfd-dev"));
+        if is_floppy(43) || is_floppy(71) {
+            return Ok(Look::LeaveAlone("it is the conductor's virtual floppy"));
+        }
+        Ok(Look::Erasable)
+    }
+}
+
+/// A partition in the table of `head` whose type says that it is shared between machines.
+fn protected_partition(head: &[u8]) -> Option<&'static str> {
+    let by_mbr = mbr::parse(head).into_iter().flatten().find_map(|e| signatures::protected_mbr_type(e.kind));
+    let tables = [512, 4096].into_iter().filter_map(|sector| Gpt::parse(head, SectorSize(sector)).ok());
+    let types = tables.flat_map(|table| table.partitions().collect::<Vec<gpt::Partition>>());
+    by_mbr.or_else(|| types.map(|p| p.type_guid).find_map(|guid| signatures::protected_gpt_type(&guid)))
+}
+
+/// The two stretches that are blanked whole. On a small device they meet.
+struct Ends {
+    size: u64,
+    /// Bytes at the start.
+    head: u64,
+    /// Where the end's stretch begins.
+    tail: u64,
+}
+
+impl Ends {
+    fn of(disk: &dyn BlockDevice) -> Ends {
+        let size = disk.size().0;
+        let head = size.min(MIB);
+        Ends { size, head, tail: size.saturating_sub(MIB).max(head) }
+    }
+
+    fn is_between(&self, spot: &Spot) -> bool {
+        spot.at + spot.magic.len() as u64 > self.head && spot.at < self.tail
+    }
+}
+
+/// Every signature that stands on the device.
+fn scan(disk: &dyn BlockDevice) -> Result<Vec<Spot>, WipeError> {
+    let ends = Ends::of(disk);
+    let head = read(disk, 0, ends.head)?;
+    let tail = read(disk, ends.tail, ends.size - ends.tail)?;
+    let mut found = Vec::new();
+    for spot in signatures::spots(ends.size) {
+        let length = spot.magic.len();
+        let part = |bytes: &[u8], at: u64| bytes.get(at as usize..at as usize + length) == Some(spot.magic);
+        let is_there = if ends.is_between(&spot) {
+            read(disk, spot.at, length as u64)? == spot.magic
+        } else if spot.at < ends.head {
+            part(&head, spot.at)
+        } else {
+            part(&tail, spot.at - ends.tail)
+        };
+        if is_there {
+            found.push(spot);
+        }
+    }
+    Ok(found)
+}
+
+fn read(disk: &dyn BlockDevice, at: u64, length: u64) -> Result<Vec<u8>, WipeError> {
+    aligned::read(disk, DiskOffset(at), ByteCount(length))
+        .map_err(|source| failed(disk, "reading", at, source))
+}
+
+fn failed(disk: &dyn BlockDevice, action: &'static str, at: u64, source: io::Error) -> WipeError {
+    WipeError::Device { action, device: disk.name().into(), at: DiskOffset(at), source }
+}
+
+fn names(found: &[Spot]) -> Vec<&'static str> {
+    let mut names: Vec<&'static str> = Vec::new();
+    for spot in found {
+        if !names.contains(&spot.what) {
+            names.push(spot.what);
+        }
+    }
+    names
+}
+
+/// An error with its causes in one line, for the list of failures.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;
