@@ -3,11 +3,12 @@
 use super::image_info::Image;
 use super::{Context, Failure, Job, failure};
 use crate::disk::choose;
+use crate::disk::wipe::{self, EraseError};
 use crate::image::error::Class;
 use crate::image::{self, ImageError, ImageFormat, ImageRequest, WriteRequest};
 use crate::platform::block::BlockDevice;
 use ferric_common::ids::Digest;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// A checked image with everything that the pipeline needs.
@@ -111,9 +112,23 @@ fn root_disk_now(context: &Context) -> Result<String, Failure> {
 /// Wipes the metadata of all disks and partitions, those in the node's skip list left out.
 ///
 /// # Errors
-/// [`failure::BLOCK_DEVICE_ERASE`] naming each device that could not be wiped, `PROTECTED_DEVICE` for a file
+/// [`failure::BLOCK_DEVICE_ERASE`] naming each device that could not be wiped, [`failure::PROTECTED_DEVICE`] for a file
 /// system that other machines share.
 pub fn erase_devices_metadata(context: &Context) -> Result<Value, Failure> {
+    let node = context.node();
+    let node = json!({
+        "uuid": node.uuid,
+        "properties": node.properties,
+        "instance_info": node.instance_info,
+        "driver_internal_info": node.driver_internal_info,
+    });
+    // Whatever was written in this boot is gone, wholly or in part.
     context.forget_written();
-    Err(failure::BLOCK_DEVICE_ERASE.with("not built in yet"))
+    wipe::erase_devices_metadata(context.machine.as_ref(), &node).map_err(|error| {
+        let words = failure::chain(&error);
+        match error {
+            EraseError::Protected { .. } => failure::PROTECTED_DEVICE.with(words),
+            _ => failure::BLOCK_DEVICE_ERASE.with(words),
+        }
+    })
 }

@@ -145,6 +145,26 @@ async fn the_real_pipeline_writes_what_the_step_asks_for_and_names_what_went_wro
 }
 
 #[tokio::test]
+async fn cleaning_blanks_the_disks_and_forgets_what_was_written() {
+    let lab = lab(SmallMachine::with_disks(&[("/dev/sda", 8)]), Act::Succeed);
+    lab.write(json!({"image_info": image_info()})).await;
+    let node = json!({"uuid": "n", "properties": {}, "driver_internal_info": {}});
+    let step = json!({"interface": "deploy", "step": "erase_devices_metadata", "priority": 99});
+    let result = lab.run("clean.execute_clean_step", json!({"step": step, "node": node, "ports": []})).await;
+    assert_eq!(
+        result.command_result,
+        Some(
+            json!({"clean_result": null, "clean_step": {"interface": "deploy", "step": "erase_devices_metadata", "priority": 99}})
+        )
+    );
+    let disk: &dyn crate::platform::block::BlockDevice = lab.machine.disks[0].as_ref();
+    let head = ferric_common::units::ByteCount(4096);
+    let bytes = crate::disk::aligned::read(disk, ferric_common::units::DiskOffset(0), head).unwrap();
+    assert!(bytes.iter().all(|byte| *byte == 0));
+    assert_eq!(lab.run("standby.get_partition_uuids", json!({})).await.command_result, Some(json!({})));
+}
+
+#[tokio::test]
 async fn a_step_for_another_version_is_a_mismatch_and_null_is_none() {
     let lab = lab(SmallMachine::default(), Act::Succeed);
     let with = |version: Value| json!({"step": {"step": "prepare_instance_boot", "interface": "deploy"}, "node": {}, "ports": [], "deploy_version": version});
