@@ -22,8 +22,6 @@ use tokio::net::UdpSocket;
 
 /// Messages decided before the file of leases is written once for all of them.
 const BATCH: usize = 64;
-/// Longest wait for the word whether a machine is enrolled.
-const DIRECTORY_TIME: Duration = Duration::from_secs(2);
 /// A machine that is not served is named in the log once in this time; at most so many are remembered.
 const QUIET_TIME: Duration = Duration::from_secs(60);
 const QUIET_MACS: usize = 1024;
@@ -168,8 +166,7 @@ fn bind_on(interface: &str, address: Ipv4Addr) -> Result<UdpSocket, BootError> {
 }
 
 async fn decide(context: &Context, message: &Message) -> Option<Decision> {
-    let knows = context.directory.knows(message.chaddr);
-    let Ok(known) = tokio::time::timeout(DIRECTORY_TIME, knows).await else {
+    let Some(known) = context.knows(message.chaddr).await else {
         tracing::warn!(mac = %message.chaddr, "dhcp: no word in time whether the machine is enrolled");
         return None;
     };
@@ -210,16 +207,16 @@ fn log_silence(quiet: &mut HashMap<MacAddress, Instant>, mac: MacAddress, why: &
 }
 
 /// Answers left in this second.
-struct Budget {
+pub(super) struct Budget {
     since: Instant,
     left: u32,
 }
 
 impl Budget {
-    fn new(now: Instant) -> Budget {
+    pub(super) fn new(now: Instant) -> Budget {
         Budget { since: now, left: DHCP_ANSWERS_PER_SECOND }
     }
-    fn take(&mut self, now: Instant) -> bool {
+    pub(super) fn take(&mut self, now: Instant) -> bool {
         if now.duration_since(self.since) >= Duration::from_secs(1) {
             *self = Budget::new(now);
         }
@@ -229,7 +226,7 @@ impl Budget {
         }
         if self.left == 0 {
             tracing::warn!(
-                "dhcp: {DHCP_ANSWERS_PER_SECOND} answers in a second; the rest of this second goes unanswered"
+                "{DHCP_ANSWERS_PER_SECOND} answers in a second; the rest of this second goes unanswered"
             );
         }
         true

@@ -5,6 +5,7 @@ mod files;
 mod http;
 mod neighbour;
 mod range;
+mod router;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -19,10 +20,14 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::task::JoinHandle;
 
 /// Boot programs served by name over TFTP and HTTP, and no others: who needs each.
 const BOOT_PROGRAMS: &[&str] = &["undionly.kpxe", "snponly.efi", "ipxe.efi"];
+
+/// Longest wait for the word whether a machine is enrolled.
+const DIRECTORY_TIME: Duration = Duration::from_secs(2);
 
 /// Why the boot services do not start.
 #[derive(Debug, thiserror::Error)]
@@ -85,9 +90,18 @@ struct Context {
     boot: BootConfig,
     directory: Arc<dyn BootDirectory>,
     leases: Option<Mutex<Leases>>,
+    discovery: bool,
 }
 
 impl Context {
+    /// Whether a machine is enrolled; `None` when there was no word in time.
+    async fn knows(&self, mac: MacAddress) -> Option<bool> {
+        tokio::time::timeout(DIRECTORY_TIME, self.directory.knows(mac)).await.ok()
+    }
+    /// Whether a machine is answered before it has an address.
+    async fn serves(&self, mac: MacAddress) -> bool {
+        self.discovery || self.knows(mac).await == Some(true)
+    }
     /// The machine behind an address, if this server gave it out.
     fn mac_of(&self, peer: IpAddr) -> Option<MacAddress> {
         let IpAddr::V4(address) = peer.to_canonical() else { return None };
@@ -155,6 +169,7 @@ pub fn spawn(
     let tftp_socket = tftp::bind(SocketAddrV4::new(boot.address, boot.tftp_port))?;
     let http_listener = http::bind(SocketAddrV4::new(boot.address, boot.http_port))?;
     let dhcp_server = dhcp.as_ref().map(|d| dhcp::Server::bind(&boot, d)).transpose()?;
+    let discovery = dhcp.as_ref().is_some_and(|d| d.discovery);
     let (leases, lease_file) = match dhcp {
         Some(config) => {
             let file = store::LeaseStore::new(state_dir);
@@ -170,12 +185,18 @@ pub fn spawn(
     let http = local("HTTP", "TCP", boot.http_port, http_listener.local_addr())?;
     let tftp = local("TFTP", "UDP", boot.tftp_port, tftp_socket.local_addr())?;
 
-    let context = Arc::new(Context { boot, directory, leases });
+    let context = Arc::new(Context { boot, directory, leases, discovery });
     let mut tasks = vec![
         tokio::spawn(tftp::run(tftp_socket, context.clone())),
         tokio::spawn(http::run(http_listener, context.clone())),
     ];
     if let Some((server, file)) = dhcp_server.zip(lease_file) {
+        match router::bind(&context.boot.interface) {
+            Ok(socket) => tasks.push(tokio::spawn(router::run(socket, context.clone()))),
+            Err(error) => {
+                tracing::warn!(%error, "no IPv6 on the interface; iPXE waits 16 s for a router at each boot")
+            }
+        }
         tasks.push(tokio::spawn(server.run(context, file)));
     }
     Ok(BootServices { tasks, http, tftp })

@@ -481,6 +481,45 @@ fn dhcp_leaves_strangers_alone_and_survives_a_restart() {
 }
 
 #[test]
+fn a_machine_hears_at_once_that_there_is_no_ipv6_router() {
+    use socket2::{Domain, Protocol, Socket, Type};
+    in_namespace(|| async {
+        let _world = World::start();
+        blocking(|| {
+            let socket = Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::ICMPV6)).unwrap();
+            socket.bind_device(Some(b"cli")).unwrap();
+            socket.set_multicast_hops_v6(255).unwrap();
+            socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+            let socket: UdpSocket = socket.into();
+            let index = nix::net::if_::if_nametoindex("cli").unwrap();
+            let routers = std::net::SocketAddrV6::new("ff02::2".parse().unwrap(), 0, 0, index);
+            // Asks until there is an answer: the kernel needs a moment for its link-local address.
+            let answered = |mac: &str, tries: u32| {
+                let mac: MacAddress = mac.parse().unwrap();
+                let question = [&[133, 0, 0, 0, 0, 0, 0, 0, 1, 1], &mac.0[..]].concat();
+                (0..tries).any(|_| {
+                    let _ = socket.send_to(&question, routers);
+                    let mut buffer = [0u8; 256];
+                    let end = Instant::now() + Duration::from_millis(200);
+                    while Instant::now() < end {
+                        if let Ok((16, _)) = socket.recv_from(&mut buffer)
+                            && buffer[0] == 134
+                        {
+                            assert_eq!(buffer[4..16], [0; 12], "it offers nothing");
+                            return true;
+                        }
+                    }
+                    false
+                })
+            };
+            assert!(answered(KNOWN, 50));
+            assert!(!answered(STRANGER, 3));
+        })
+        .await;
+    });
+}
+
+#[test]
 fn a_start_that_cannot_be_says_why() {
     in_namespace(|| async {
         let folder = World::files();
