@@ -277,6 +277,14 @@ async fn what_is_too_large_is_refused_before_it_is_read() {
 }
 
 #[tokio::test]
+async fn a_silent_connection_is_closed_before_and_after_its_first_request() {
+    let lab = lab_with(Act::Succeed, ReadRule::Always, false, SmallMachine::default()).await;
+    let (never, once) = tokio::join!(raw(&lab, ""), raw(&lab, "GET /v1/status HTTP/1.1\r\nHost: a\r\n\r\n"));
+    assert!(!never.contains("200"), "{never}");
+    assert!(once.starts_with("HTTP/1.1 200 OK"), "{once}");
+}
+
+#[tokio::test]
 async fn strangers_get_sixteen_connections_and_a_token_opens_more() {
     let lab = lab_with(Act::Succeed, ReadRule::Always, false, SmallMachine::default()).await;
     let address = lab.base.strip_prefix("http://").unwrap().to_string();
