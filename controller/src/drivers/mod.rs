@@ -1,6 +1,8 @@
 //! What the conductor can ask of a machine from outside, one trait per interface. A driver never sees the store.
 
+pub mod fake;
 pub mod ipmi;
+pub mod registry;
 
 use async_trait::async_trait;
 use serde_json::{Map, Value};
