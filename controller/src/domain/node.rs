@@ -144,11 +144,15 @@ impl Flow {
     /// Goes to the next step; `false` if there is none.
     pub fn advance(&mut self) -> bool {
         let next = self.index.map_or(0, |i| i + 1);
-        self.past_commands.extend(self.command.take());
+        self.forget_command();
         self.sent = 0;
         let more = next < self.steps.len();
         self.index = more.then_some(next);
         more
+    }
+    /// The present command counts no more; another will carry out the step.
+    pub fn forget_command(&mut self) {
+        self.past_commands.extend(self.command.take());
     }
     /// Begins anew with these steps, before the first.
     pub fn begin(&mut self, steps: Vec<Step>) {

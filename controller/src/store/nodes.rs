@@ -12,7 +12,7 @@ use rusqlite::{OptionalExtension, Row, Transaction, params, params_from_iter};
 pub struct Changes {
     /// Record that this is about to be done.
     pub open: Option<String>,
-    /// The intent with this number has come to its end.
+    /// The intents up to this number have come to their end.
     pub close: Option<u64>,
     pub drive: DriveChange,
 }
@@ -55,6 +55,8 @@ pub struct NodeFilter {
     pub include_children: bool,
     pub description_contains: Option<String>,
     pub instance_name: Option<String>,
+    /// The filter is known to match nothing.
+    pub none: bool,
     /// Only nodes after this one, in order of creation.
     pub after: Option<NodeUuid>,
     pub limit: Option<usize>,
@@ -265,7 +267,7 @@ fn save(t: &Transaction<'_>, node: &Node, changes: Changes) -> Result<i64, Store
         t.execute(&sql, params![uuid, number, action, Timestamp::now().to_string()])?;
     }
     if let Some(number) = changes.close {
-        let sql = dialect("DELETE FROM intents WHERE node_uuid = $1 AND number = $2");
+        let sql = dialect("DELETE FROM intents WHERE node_uuid = $1 AND number <= $2");
         t.execute(&sql, params![uuid, i64::try_from(number).unwrap_or(i64::MAX)])?;
     }
     match changes.drive {
@@ -285,6 +287,9 @@ fn save(t: &Transaction<'_>, node: &Node, changes: Changes) -> Result<i64, Store
 }
 
 fn list(t: &Transaction<'_>, filter: &NodeFilter) -> Result<Vec<Node>, StoreError> {
+    if filter.none {
+        return Ok(Vec::new());
+    }
     let mut clauses: Vec<String> = Vec::new();
     let mut values: Vec<Sql> = Vec::new();
     let equal = |column: &str, value: &Option<String>, clauses: &mut Vec<String>, values: &mut Vec<Sql>| {

@@ -1,0 +1,96 @@
+//! How a flow ends badly: the error is recorded first, then the machine is seen to.
+
+use super::worker::Stop;
+use super::{Conductor, Lease};
+use crate::domain::node::Node;
+use crate::domain::state::{Event, Power, ProvisionState as S};
+use base64::Engine as _;
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use tokio::time::timeout;
+
+/// The intent under which a failed machine is seen to.
+const CLEAN_UP: &str = "clean up after failure";
+
+impl Conductor {
+    /// Records the failure and its reason. Seeing to the machine is left to the worker, under an intent.
+    pub(super) async fn fail(&self, lease: &mut Lease<'_>, text: String) -> Result<(), Stop> {
+        let from = lease.node.provision_state;
+        tracing::error!(node = %lease.node.uuid, state = %from, error = %text, "failed");
+        lease
+            .node
+            .apply(Event::Fail, Timestamp::now())
+            .map_err(|e| Stop::Later(format!("{e}; the failure was: {text}")))?;
+        if matches!(from, S::Cleaning | S::CleanWait) && lease.node.flow.step().is_some() {
+            lease.node.maintenance = true;
+            lease.node.maintenance_reason = Some(text.clone());
+            lease.node.fault = Some("clean failure".to_string());
+        }
+        lease.node.last_error = Some(text);
+        lease.slot.set_progress(None);
+        if from == S::Verifying {
+            lease.save_result().await?;
+        } else {
+            lease.save_intent(CLEAN_UP).await?;
+        }
+        Ok(())
+    }
+
+    /// After a failure or an abort: fetch the agent's logs, power off, end the agent's token.
+    pub(super) async fn clean_up_after_failure(&self, lease: &mut Lease<'_>) -> Result<(), Stop> {
+        if lease.node.agent.url.is_some() && lease.node.agent.token.is_some() {
+            match timeout(self.settings.patience.logs, self.keep_logs(&lease.node)).await {
+                Ok(Ok(path)) => tracing::info!(node = %lease.node.uuid, %path, "kept the agent's logs"),
+                Ok(Err(error)) => {
+                    tracing::warn!(node = %lease.node.uuid, %error, "the agent's logs were not kept")
+                }
+                Err(_) => tracing::warn!(node = %lease.node.uuid, "the agent's logs did not come in time"),
+            }
+        }
+        let fake = lease.node.interface("deploy") == "fake";
+        if self.settings.power_off_after_failure && !lease.node.disable_power_off && !fake {
+            if let Err(Stop::Fail(text)) = self.set_power(lease, Power::Off).await {
+                let before = lease.node.last_error.take().unwrap_or_default();
+                lease.node.last_error =
+                    Some(format!("{before} Afterwards the machine could not be powered off: {text}"));
+            }
+        }
+        lease.node.end_agent();
+        lease.save_result().await?;
+        Ok(())
+    }
+
+    /// Writes the agent's logs to `logs/<node>_<time>.tar.gz` in the state folder.
+    async fn keep_logs(&self, node: &Node) -> Result<String, String> {
+        let agent = self.agent(node)?;
+        let answer =
+            agent.execute("log.collect_system_logs", Map::new(), true).await.map_err(|e| e.to_string())?;
+        let encoded = answer
+            .command_result
+            .as_ref()
+            .and_then(|r| r.get("system_logs"))
+            .and_then(Value::as_str)
+            .ok_or("the answer holds no logs")?;
+        let bytes = base64::engine::general_purpose::STANDARD
+            .decode(encoded.trim())
+            .map_err(|e| format!("the logs are not base64: {e}"))?;
+        let folder = self.settings.state_dir.join("logs");
+        let name = format!("{}_{}.tar.gz", node.uuid, Timestamp::now().strftime("%Y%m%dT%H%M%SZ"));
+        let path = folder.join(name);
+        let shown = path.display().to_string();
+        tokio::task::spawn_blocking(move || write_log(&folder, &path, &bytes))
+            .await
+            .map_err(|e| e.to_string())?
+            .map_err(|e| e.to_string())?;
+        Ok(shown)
+    }
+}
+
+fn write_log(folder: &Path, path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    std::fs::create_dir_all(folder)?;
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(bytes)
+}
