@@ -1,11 +1,12 @@
 //! IPMI over LAN (RMCP+): power, boot device and identity of a BMC, spoken natively.
 //!
-//! `packet`, `rakp`, `session`, `commands` and `target` are pure; `transport` holds the socket. No password leaves
+//! `packet`, `rakp`, `session`, `commands`, `target` and `explain` are pure; `transport` holds the socket. No password leaves
 //! this process: no program is started and nothing is written. One talk at a time per BMC; each talk is a session of
 //! its own, so that nothing is held open on BMCs, which have few sessions.
 //! Specification: IPMI v2.0 rev. 1.1; keys and behaviour of `driver_info` as in Ironic's `ipmi` hardware type.
 
 mod commands;
+mod explain;
 mod packet;
 mod rakp;
 mod session;

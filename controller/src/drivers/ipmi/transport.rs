@@ -5,13 +5,14 @@
 
 use super::IpmiSettings;
 use super::commands::{self, AuthCapabilities, Command};
+use super::explain::{LinkError, OPEN, Silence, Stage, local, no_privilege, protocol, session_refused};
 use super::packet::{
     self, DATAGRAM, Frame, PAYLOAD_OPEN_REQUEST, PAYLOAD_OPEN_RESPONSE, PAYLOAD_RAKP1, PAYLOAD_RAKP2,
     PAYLOAD_RAKP3, PAYLOAD_RAKP4, Refusal, Response,
 };
 use super::rakp::{self, Opened, Rakp2, SetupError, Suite};
 use super::session::{Ask, Session};
-use super::target::{DEFAULT_PORT, Target};
+use super::target::Target;
 use crate::drivers::DriverError;
 use ferric_common::limits;
 use std::io;
@@ -64,23 +65,6 @@ impl Exchange for Ask<'_> {
     }
 }
 
-/// Why a question has no answer.
-enum LinkError {
-    Silent(Silence),
-    Refused(SetupError),
-    Local(String),
-}
-
-/// How long was waited for what, and what was noticed meanwhile.
-struct Silence {
-    stage: &'static str,
-    tries: u32,
-    waited: Duration,
-    port_closed: bool,
-    unreachable: Option<String>,
-    dropped: Option<Refusal>,
-}
-
 fn random<const N: usize>() -> Result<[u8; N], LinkError> {
     let mut out = [0; N];
     getrandom::fill(&mut out).map_err(|e| LinkError::Local(format!("no random numbers: {e}")))?;
@@ -116,14 +100,7 @@ impl Link {
         question: &mut E,
     ) -> Result<E::Answer, LinkError> {
         let start = Instant::now();
-        let mut silence = Silence {
-            stage,
-            tries: 0,
-            waited: Duration::ZERO,
-            port_closed: false,
-            unreachable: None,
-            dropped: None,
-        };
+        let mut silence = Silence::at(stage);
         let mut wait = self.first_wait;
         while silence.tries < tries && Instant::now() < self.deadline {
             silence.tries += 1;
@@ -168,15 +145,6 @@ impl Link {
     }
 }
 
-impl Silence {
-    fn note(&mut self, error: &io::Error) {
-        match error.kind() {
-            io::ErrorKind::ConnectionRefused => self.port_closed = true,
-            _ => self.unreachable = Some(error.to_string()),
-        }
-    }
-}
-
 /// An open session with a BMC.
 pub struct Talk<'a> {
     target: &'a Target,
@@ -187,7 +155,6 @@ pub struct Talk<'a> {
 }
 
 const CAPABILITIES: &str = "Get Channel Authentication Capabilities";
-const OPEN: &str = "Open Session";
 
 impl<'a> Talk<'a> {
     /// Opens a session with the wanted privilege.
@@ -440,121 +407,4 @@ fn payload(datagram: &[u8], expected: u8) -> Result<&[u8], Refusal> {
         (true, _) => Err(Refusal::OtherSession),
         (false, _) => Err(Refusal::NotAsked),
     }
-}
-
-/// Where in the talk something went wrong; it decides the words.
-enum Stage {
-    First,
-    Login { stage: &'static str, suite: Suite, more: bool, key_set: bool },
-    InSession(&'static str),
-}
-
-impl Target {
-    fn explain(&self, error: LinkError, stage: Stage) -> DriverError {
-        match error {
-            LinkError::Local(what) => local(self, what),
-            LinkError::Silent(silence) => self.explain_silence(silence, &stage),
-            LinkError::Refused(error) => self.explain_refusal(error, &stage),
-        }
-    }
-
-    fn explain_silence(&self, silence: Silence, stage: &Stage) -> DriverError {
-        if let Some(refusal) = silence.dropped
-            && !matches!(refusal, Refusal::NotAsked | Refusal::Duplicate | Refusal::OtherSession)
-        {
-            return protocol(
-                self,
-                format!("waiting for the answer to '{}' only {refusal} came", silence.stage),
-            );
-        }
-        let mut hint = String::new();
-        if self.port != DEFAULT_PORT {
-            hint.push_str(&format!("; ipmi_port is set to {}, BMCs listen on {DEFAULT_PORT}", self.port));
-        }
-        if silence.port_closed {
-            hint.push_str("; the host is there but says that nothing listens on this port");
-        }
-        if let Some(error) = silence.unreachable {
-            hint.push_str(&format!("; the network says: {error}"));
-        }
-        match stage {
-            Stage::First => hint.push_str("; check ipmi_address, the network to it, and that IPMI over LAN is enabled"),
-            Stage::Login { stage, suite: Suite::Seventeen, more, .. } if *stage == OPEN && *more => hint.push_str(
-                "; it answered before and fell silent when offered cipher suite 17: set ipmi_cipher_suite to 3",
-            ),
-            Stage::Login { stage, .. } | Stage::InSession(stage) => {
-                hint.push_str(&format!("; it answered before and fell silent at '{stage}'"));
-            }
-        }
-        DriverError::NoAnswer {
-            address: self.address.clone(),
-            port: self.port,
-            tries: silence.tries,
-            waited: Duration::from_millis(u64::try_from(silence.waited.as_millis()).unwrap_or(u64::MAX)),
-            hint,
-        }
-    }
-
-    fn explain_refusal(&self, error: SetupError, stage: &Stage) -> DriverError {
-        let key_set = matches!(stage, Stage::Login { key_set: true, .. });
-        match error {
-            SetupError::Password => self.wrong_password(
-                "; the password here and the one on the BMC differ (not asked again: repeated tries lock accounts)",
-            ),
-            SetupError::BmcKey if key_set && self.login.bmc_key.is_none() => {
-                self.wrong_password("; the password is right, but the BMC also wants its own key: set ipmi_hex_kg_key")
-            }
-            SetupError::BmcKey => {
-                self.wrong_password("; the password is right, but the BMC's key (ipmi_hex_kg_key) differs")
-            }
-            SetupError::Status(0x0D | 0x0C) => self.wrong_password(
-                "; it does not know this user, or the user may not log in over LAN with this privilege",
-            ),
-            SetupError::Status(0x0F) => self.wrong_password("; it says: invalid integrity check value"),
-            SetupError::Status(status @ (0x09 | 0x0A)) => no_privilege(self, rakp::status_text(status)),
-            SetupError::Status(status) => {
-                let at = match stage {
-                    Stage::Login { stage, .. } => stage,
-                    _ => OPEN,
-                };
-                let said = rakp::status_text(status);
-                session_refused(self, &format!("'{at}' was answered with status {status:#04x} ({said})"))
-            }
-            SetupError::Downgrade([auth, integrity, secrecy]) => session_refused(
-                self,
-                &format!(
-                    "it answered with algorithms that were not offered (authentication {auth}, integrity {integrity}, encryption {secrecy})"
-                ),
-            ),
-            SetupError::Ignored(refusal) => protocol(self, refusal.to_string()),
-        }
-    }
-
-    fn wrong_password(&self, detail: &str) -> DriverError {
-        let (address, user) = (self.address.clone(), self.login.user.clone());
-        DriverError::Credentials { address, user, detail: detail.into() }
-    }
-}
-
-fn no_privilege(target: &Target, reason: &str) -> DriverError {
-    DriverError::Privilege {
-        address: target.address.clone(),
-        user: target.login.user.clone(),
-        privilege: target.login.privilege.name().into(),
-        reason: format!(
-            "{reason}; raise the user's right on the BMC, or set ipmi_priv_level (power needs OPERATOR)"
-        ),
-    }
-}
-
-fn session_refused(target: &Target, reason: &str) -> DriverError {
-    DriverError::SessionRefused { address: target.address.clone(), reason: reason.into() }
-}
-
-fn protocol(target: &Target, what: String) -> DriverError {
-    DriverError::Protocol { address: target.address.clone(), what }
-}
-
-fn local(target: &Target, what: impl Into<String>) -> DriverError {
-    DriverError::Local { address: target.address.clone(), what: what.into() }
 }
