@@ -21,6 +21,9 @@ use url::Url;
 /// Progress that makes the count of tries start anew, in bytes.
 const PROGRESS: u64 = 1 << 20;
 
+/// How long a cancellation may go unheard while a server is silent.
+const CANCEL_TICK: Duration = Duration::from_millis(500);
+
 /// What tells two versions of a file apart.
 #[derive(Clone, Debug, PartialEq)]
 struct Validator(HeaderValue);
@@ -61,6 +64,8 @@ pub struct HttpSource {
 enum Failure {
     /// Another try may help.
     Transient(String),
+    /// The body ended in order but early, after so many bytes of it; another try may help.
+    Ended(u64),
     Fatal(ImageError),
 }
 
@@ -68,6 +73,12 @@ impl From<ImageError> for Failure {
     fn from(error: ImageError) -> Failure {
         Failure::Fatal(error)
     }
+}
+
+/// Whether a body ended in order, but before its Content-Length.
+fn is_early_end(error: &hyper::Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|s| s.downcast_ref::<std::io::Error>());
+    error.is_incomplete_message() || source.is_some_and(|e| e.kind() == std::io::ErrorKind::UnexpectedEof)
 }
 
 fn transient(error: impl std::error::Error) -> Failure {
@@ -198,10 +209,14 @@ impl HttpSource {
                 self.body = Some(response.into_body());
                 let want = self.length.unwrap_or(START as u64).min(START as u64) as usize;
                 let mut start = Vec::new();
+                self.window = (Instant::now(), 0);
                 while start.len() < want {
-                    match self.next_frame()? {
-                        Some(frame) => start.extend_from_slice(&frame),
-                        None => break,
+                    self.check_rate(start.len() as u64)?;
+                    match self.next_frame() {
+                        Ok(Some(frame)) => start.extend_from_slice(&frame),
+                        Ok(None) => break,
+                        Err(Failure::Ended(_)) => return Err(Failure::Ended(start.len() as u64)),
+                        Err(failure) => return Err(failure),
                     }
                 }
                 self.pending = Bytes::from(start.clone());
@@ -260,7 +275,8 @@ impl HttpSource {
                 self.at += count as u64;
                 continue;
             }
-            if self.length.is_some_and(|length| self.at >= length) {
+            if let Some(length) = self.length.filter(|length| self.at >= *length) {
+                self.check_end(length)?;
                 break;
             }
             match self.advance() {
@@ -280,19 +296,30 @@ impl HttpSource {
         Ok(filled)
     }
 
+    /// A body without Content-Length may go on behind the length that was announced.
+    fn check_end(&mut self, expected: u64) -> Result<(), ImageError> {
+        let more = match self.next_frame() {
+            Ok(Some(frame)) => !frame.is_empty(),
+            // Everything is here; how the connection ends does not matter.
+            Ok(None) | Err(_) => false,
+        };
+        self.body = None;
+        match more {
+            true => Err(ImageError::TooLong { url: self.name.clone(), expected: expected.into() }),
+            false => Ok(()),
+        }
+    }
+
     /// The next frame of the stream at `self.at`, opening the transfer (again) where needed.
     fn advance(&mut self) -> Result<Option<Bytes>, Failure> {
         if self.body.is_none() {
             self.reopen()?;
         }
         loop {
-            self.check_rate()?;
+            self.check_rate(self.at)?;
             let Some(mut frame) = self.next_frame()? else {
                 return match self.length {
-                    Some(expected) if self.at < expected => Err(Failure::Transient(format!(
-                        "the connection ended after {} of {expected} bytes",
-                        self.at
-                    ))),
+                    Some(expected) if self.at < expected => Err(Failure::Ended(0)),
                     _ => Ok(None),
                 };
             };
@@ -334,8 +361,8 @@ impl HttpSource {
         Ok(())
     }
 
-    /// A server that trickles is as useless as a silent one.
-    fn check_rate(&mut self) -> Result<(), Failure> {
+    /// A server that trickles is as useless as a silent one. `got` counts on from where [`Self::window`] began.
+    fn check_rate(&mut self, got: u64) -> Result<(), Failure> {
         if self.cancel.is_set() {
             return Err(ImageError::Cancelled.into());
         }
@@ -344,14 +371,14 @@ impl HttpSource {
         }
         let (since, from) = self.window;
         if since.elapsed() >= self.timeouts.slow_time {
-            let rate = (self.at - from) / since.elapsed().as_secs().max(1);
+            let rate = got.saturating_sub(from) / since.elapsed().as_secs().max(1);
             if rate < self.timeouts.slow_rate {
                 return Err(Failure::Transient(format!(
                     "only {rate} bytes a second over {:?}",
                     since.elapsed()
                 )));
             }
-            self.window = (Instant::now(), self.at);
+            self.window = (Instant::now(), got);
         }
         Ok(())
     }
@@ -359,11 +386,18 @@ impl HttpSource {
     fn next_frame(&mut self) -> Result<Option<Bytes>, Failure> {
         let silence = self.timeouts.silence;
         let Some(body) = self.body.as_mut() else { return Ok(None) };
+        let cancel = self.cancel.clone();
         self.runtime.block_on(async {
+            let heard = Instant::now();
             loop {
-                match tokio::time::timeout(silence, body.frame()).await {
+                // Short waits, so that a cancellation does not wait for a silent server.
+                let wait = silence.saturating_sub(heard.elapsed()).min(CANCEL_TICK);
+                match tokio::time::timeout(wait, body.frame()).await {
+                    Err(_) if cancel.is_set() => return Err(ImageError::Cancelled.into()),
+                    Err(_) if heard.elapsed() < silence => {}
                     Err(_) => return Err(Failure::Transient(format!("no byte for {silence:?}"))),
                     Ok(None) => return Ok(None),
+                    Ok(Some(Err(e))) if is_early_end(&e) => return Err(Failure::Ended(0)),
                     Ok(Some(Err(e))) => return Err(transient(e)),
                     Ok(Some(Ok(frame))) => match frame.into_data() {
                         Ok(data) => return Ok(Some(data)),
@@ -378,23 +412,23 @@ impl HttpSource {
     fn collect(&mut self, body: Incoming, want: usize) -> Result<Vec<u8>, Failure> {
         let kept = self.body.replace(body);
         let mut bytes = Vec::with_capacity(want);
+        let window = std::mem::replace(&mut self.window, (Instant::now(), 0));
         let result = loop {
+            if let Err(failure) = self.check_rate(bytes.len() as u64) {
+                break Err(failure);
+            }
             match self.next_frame() {
                 Ok(Some(frame)) if bytes.len() + frame.len() <= want => bytes.extend_from_slice(&frame),
                 Ok(Some(_)) => {
                     break Err(Failure::Transient("the answer is longer than the range asked for".into()));
                 }
                 Ok(None) if bytes.len() == want => break Ok(bytes),
-                Ok(None) => {
-                    break Err(Failure::Transient(format!(
-                        "the answer ended after {} of {want} bytes",
-                        bytes.len()
-                    )));
-                }
+                Ok(None) | Err(Failure::Ended(_)) => break Err(Failure::Ended(bytes.len() as u64)),
                 Err(failure) => break Err(failure),
             }
         };
         self.body = kept;
+        self.window = window;
         result
     }
 
@@ -532,8 +566,13 @@ impl HttpSource {
         if self.cancel.is_set() {
             return Err(ImageError::Cancelled);
         }
+        let ended = match failure {
+            Failure::Ended(more) => Some(at + more),
+            _ => None,
+        };
         let cause = match failure {
             Failure::Transient(cause) => cause,
+            Failure::Ended(more) => format!("the connection ended after {} bytes", at + more),
             // Another server may have what this one refuses.
             Failure::Fatal(error @ ImageError::Refused { .. }) if self.current + 1 < self.places.len() => {
                 error.to_string()
@@ -543,10 +582,10 @@ impl HttpSource {
         self.tries += 1;
         let others = self.places.len() as u32;
         if self.tries >= self.timeouts.tries.saturating_mul(others.max(1)) {
-            return Err(match self.length {
-                Some(expected) if cause.starts_with("the connection ended after") => ImageError::Truncated {
+            return Err(match (ended, self.length) {
+                (Some(got), Some(expected)) => ImageError::Truncated {
                     url: self.name.clone(),
-                    got: at.into(),
+                    got: got.into(),
                     expected: expected.into(),
                 },
                 _ => ImageError::Fetch { url: self.name.clone(), at, tries: self.tries, cause },
