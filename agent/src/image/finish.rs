@@ -1,7 +1,7 @@
 //! The order in which a disk becomes bootable, and how it is blanked when it must not be.
 //!
-//! Both ends blank, flush → body → digest right → flush → tail, backup table, config drive → flush → head → flush → read
-//! back. At no instant does a power cut leave a disk that boots bytes which were not proven.
+//! Both ends blank, flush, looked at → body → digest right → flush → tail, config drive → flush → backup table → flush →
+//! head but its first block → flush → first block → flush → read back. At no instant does a power cut leave a disk that boots bytes which were not proven.
 
 use super::pipeline::Body;
 use super::target::{HELD, Target};
@@ -23,7 +23,12 @@ pub fn blank_ends(disk: &dyn BlockDevice) -> Result<(), ImageError> {
         aligned::write(disk, DiskOffset(at), &zeros)
             .map_err(|e| ImageError::device("blanking", disk.name(), at, e))?;
     }
-    flush(disk, "after blanking both ends")
+    flush(disk, "after blanking both ends")?;
+    // A disk that drops writes would keep what boots there; nobody should believe that it does not.
+    for at in [0, size.saturating_sub(HELD)] {
+        compare(disk, at, &zeros)?;
+    }
+    Ok(())
 }
 
 fn flush(disk: &dyn BlockDevice, when: &'static str) -> Result<(), ImageError> {
@@ -60,13 +65,7 @@ pub fn complete(
     for (at, bytes) in &extra {
         overlay(&mut tail, tail_start, at.0, bytes);
     }
-    write(disk, tail_start, &tail)?;
-    for (at, bytes) in &extra {
-        write(disk, at.0, bytes)?;
-    }
-    flush(disk, "before the head is written")?;
-    write(disk, 0, &head)?;
-    flush(disk, "after the head was written")?;
+    write_in_order(disk, &head, (tail_start, &tail), &extra)?;
     progress.stage("verifying");
     let mut verified = compare(disk, 0, &head)? + compare(disk, tail_start, &tail)?;
     for (at, bytes) in &extra {
@@ -87,6 +86,39 @@ pub fn complete(
         limit: body.limit,
         resumes: body.resumes,
     })
+}
+
+/// Writes what was held back so that a power cut between any two writes leaves either no partition table or a proven disk:
+/// a table is last of all, and the primary one arrives in a single block.
+fn write_in_order(
+    disk: &dyn BlockDevice,
+    head: &[u8],
+    (tail_start, tail): (u64, &[u8]),
+    extra: &[(DiskOffset, Vec<u8>)],
+) -> Result<(), ImageError> {
+    // What ends with the disk is a backup table, from which firmware may boot.
+    let sector = u64::from(disk.sector_size().0.max(1));
+    let end = disk.size().0 - disk.size().0 % sector;
+    let is_late = |at: u64, bytes: &[u8]| at + bytes.len() as u64 == end;
+    let late_from = extra.iter().find(|(at, bytes)| is_late(at.0, bytes)).map_or(u64::MAX, |(at, _)| at.0);
+    let cut = late_from.saturating_sub(tail_start).min(tail.len() as u64) as usize;
+    let (early, late) = tail.split_at_checked(cut).unwrap_or((tail, &[]));
+    write(disk, tail_start, early)?;
+    for (at, bytes) in extra.iter().filter(|(at, bytes)| !is_late(at.0, bytes)) {
+        write(disk, at.0, bytes)?;
+    }
+    flush(disk, "before the backup table is written")?;
+    write(disk, tail_start + early.len() as u64, late)?;
+    for (at, bytes) in extra.iter().filter(|(at, bytes)| is_late(at.0, bytes)) {
+        write(disk, at.0, bytes)?;
+    }
+    flush(disk, "before the head is written")?;
+    let first = disk.alignment().min(head.len());
+    let (first, rest) = head.split_at_checked(first).unwrap_or((head, &[]));
+    write(disk, first.len() as u64, rest)?;
+    flush(disk, "before the first block is written")?;
+    write(disk, 0, first)?;
+    flush(disk, "after the head was written")
 }
 
 /// Copies the part of `bytes` (which lie at `at`) that falls into `held` (which lies at `held_at`).

@@ -27,6 +27,7 @@ pub use error::ImageError;
 pub use progress::{CancelFlag, ProgressCell};
 pub use report::{Limit, WriteReport};
 
+use crate::disk::layout::LayoutError;
 use crate::platform::block::BlockDevice;
 use ferric_common::ids::Digest;
 use ferric_common::limits;
@@ -159,6 +160,11 @@ fn attempt_once(
 ) -> Result<WriteReport, ImageError> {
     let image = &request.image;
     progress.begin("preparing");
+    if let Some(drive) = &request.config_drive
+        && drive.len() as u64 > limits::CONFIG_DRIVE
+    {
+        return Err(LayoutError::ConfigDriveSize(ByteCount(drive.len() as u64)).into());
+    }
     let mut source = Source::open(image, tls.clone(), &patience.timeouts, cancel)?;
     let plan = plan::make(image, &mut source, disk.as_ref(), progress)?;
     progress.total(source.length());
