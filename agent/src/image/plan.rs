@@ -5,16 +5,18 @@
 
 use super::buffers::CHUNK;
 use super::{ImageError, ImageFormat, ImageRequest, ProgressCell, Source, formats};
-use crate::disk::layout;
+use crate::disk::layout::{self, LayoutError};
 use crate::platform::block::BlockDevice;
 use ferric_common::formats::qcow2::{Compression, Extent, ExtentKind, Header, Planner, Step};
 use ferric_common::ids::DigestAlgorithm;
-use ferric_common::units::ByteCount;
+use ferric_common::units::{ByteCount, MIB};
 use sha2::{Digest, Sha256};
 use std::ops::Range;
 
-/// Memory for the map of an image, in bytes: pieces of 24 bytes, gaps of 16.
+/// Memory for the map of an image, in bytes: pieces of 24 bytes, gaps of 16, proofs of 48.
 pub const MAP_BUDGET: usize = 16 << 20;
+/// A disk has two ends of a MiB each.
+const SMALLEST_DISK: u64 = 2 * MIB;
 /// Passes over an image whose server has no ranges, tables included.
 const PASSES: u32 = 16;
 
@@ -89,6 +91,9 @@ pub fn make(
     if image.digest.algorithm == DigestAlgorithm::Md5 {
         return Err(ImageError::WeakDigest);
     }
+    if disk.size().0 < SMALLEST_DISK {
+        return Err(LayoutError::DiskSize(disk.size()).into());
+    }
     formats::check(image.format, source.start())?;
     let length = source.length().ok_or_else(|| ImageError::Url {
         url: source.name().to_string(),
@@ -138,7 +143,7 @@ fn read_tables(header: &Header, length: u64, source: &mut Source) -> Result<Cont
         let bytes = reader.read(range.clone())?;
         proofs.push(prove(range, &bytes));
         planner.supply(&bytes, &mut |extent| map.add(extent))?;
-        if map.is_full() {
+        if map.is_full() || map.bytes() + proofs.len() * size_of::<Proof>() > MAP_BUDGET {
             return Err(ImageError::MapTooLarge(ByteCount(MAP_BUDGET as u64)));
         }
     }
@@ -233,7 +238,10 @@ impl Map {
         !self.is_full()
     }
     fn is_full(&self) -> bool {
-        self.pieces.len() * size_of::<Piece>() + self.gaps.len() * 16 > MAP_BUDGET
+        self.bytes() > MAP_BUDGET
+    }
+    fn bytes(&self) -> usize {
+        self.pieces.len() * size_of::<Piece>() + self.gaps.len() * 16
     }
     fn finish(mut self) -> (Vec<Piece>, Vec<(u64, u64)>) {
         if self.reached < self.virtual_size {
