@@ -1,0 +1,266 @@
+//! Tests of the pipeline: what every one of them needs, and the plainest of them.
+//!
+//! qemu-img makes the images and is the judge of their content; disks are in memory, servers on the loopback.
+
+mod corpus;
+mod faults;
+mod server;
+
+use super::*;
+use crate::platform::fake::block::MemDisk;
+use ferric_common::formats::gpt;
+use ferric_common::ids::DigestAlgorithm;
+use ferric_common::units::MIB;
+use server::{Answer, Server};
+use sha2::{Digest as _, Sha256};
+use std::path::Path;
+use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+fn unpoisoned<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Marsaglia's xorshift: the same cases on every machine; a failing one is named by its seed.
+pub struct Rng(pub u64);
+
+impl Rng {
+    pub fn new(seed: u64) -> Rng {
+        Rng(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+    pub fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+    pub fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit.max(1)
+    }
+    pub fn bytes(&mut self, count: usize) -> Vec<u8> {
+        (0..count.div_ceil(8)).flat_map(|_| self.next().to_le_bytes()).take(count).collect()
+    }
+}
+
+fn digest(bytes: &[u8]) -> Digest {
+    Digest { algorithm: DigestAlgorithm::Sha256, bytes: Sha256::digest(bytes).to_vec() }
+}
+
+fn no_trust() -> Arc<rustls::ClientConfig> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    Arc::new(builder.unwrap().with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth())
+}
+
+/// Everything a thousand times shorter than in the field.
+fn hasty() -> Patience {
+    Patience {
+        timeouts: Timeouts {
+            connect: Duration::from_millis(2000),
+            silence: Duration::from_millis(400),
+            slow_rate: 64 << 10,
+            slow_time: Duration::from_millis(1000),
+            whole: Duration::from_secs(30),
+            tries: 3,
+            pause: Duration::from_millis(1),
+        },
+        attempts: 2,
+        pause: Duration::from_millis(1),
+    }
+}
+
+/// A request for an image whose right bytes are `file`; any table or none.
+fn ask(url: &str, format: ImageFormat, file: &[u8]) -> WriteRequest {
+    WriteRequest {
+        image: ImageRequest {
+            id: "test".into(),
+            urls: vec![url.into()],
+            format,
+            digest: digest(file),
+            authorization: None,
+            proxies: BTreeMap::new(),
+            require_partition_table: false,
+        },
+        config_drive: None,
+    }
+}
+
+fn write(request: &WriteRequest, disk: MemDisk) -> (Result<WriteReport, ImageError>, Arc<MemDisk>) {
+    write_with(request, disk, &hasty(), &CancelFlag::default())
+}
+
+fn write_with(
+    request: &WriteRequest,
+    disk: MemDisk,
+    patience: &Patience,
+    cancel: &CancelFlag,
+) -> (Result<WriteReport, ImageError>, Arc<MemDisk>) {
+    let disk = Arc::new(disk);
+    let device: Arc<dyn BlockDevice> = disk.clone();
+    let result = write_patiently(request, &device, no_trust(), &ProgressCell::default(), cancel, patience);
+    (result, disk)
+}
+
+/// The error as the operator reads it, with the server's port left out.
+fn words(result: &Result<WriteReport, ImageError>) -> String {
+    match result {
+        Ok(_) => "complete".into(),
+        Err(error) => {
+            let text = error.for_operator();
+            match text.find("127.0.0.1:") {
+                Some(at) => {
+                    let rest = &text[at + 10..];
+                    let port = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+                    text.replace(&text[at..at + 10 + port], "SERVER")
+                }
+                None => text,
+            }
+        }
+    }
+}
+
+/// What a disk may be after a write, whatever happened.
+#[derive(Debug, PartialEq, Eq)]
+enum Left {
+    Untouched,
+    Blank,
+    Complete,
+    Wrong,
+}
+
+fn left(disk: &[u8], image: &[u8]) -> Left {
+    let end = disk.len().min(MIB as usize);
+    let zero = |bytes: &[u8]| bytes.iter().all(|b| *b == 0);
+    if disk.starts_with(image) {
+        Left::Complete
+    } else if zero(&disk[..end]) && zero(&disk[disk.len() - end..]) {
+        Left::Blank
+    } else if disk.iter().all(|b| *b == 0xa5) {
+        Left::Untouched
+    } else {
+        Left::Wrong
+    }
+}
+
+/// Old operating systems do not compress: random data with holes, the same for a seed.
+fn disk_bytes(seed: u64, size: usize) -> Vec<u8> {
+    let mut rng = Rng::new(seed);
+    let mut bytes = vec![0u8; size];
+    for piece in bytes.chunks_mut(64 << 10) {
+        match rng.below(4) {
+            0 => {}
+            1 => piece.fill(rng.next() as u8),
+            _ => {
+                let fresh = rng.bytes(piece.len());
+                piece.copy_from_slice(&fresh);
+            }
+        }
+    }
+    bytes
+}
+
+/// A whole-disk image with a GPT, its backup, and one partition over most of it.
+fn gpt_image(seed: u64, size: usize, sector: usize) -> Vec<u8> {
+    let mut disk = disk_bytes(seed, size);
+    disk[..MIB as usize].fill(0);
+    disk[size - MIB as usize..].fill(0);
+    let (sectors, array_sectors) = ((size / sector) as u64, 16384 / sector as u64);
+    let mut array = vec![0u8; 16384];
+    array[..16].copy_from_slice(&gpt::LINUX_DATA);
+    array[16..32].fill(7);
+    let (first, last) = (MIB / sector as u64, sectors - MIB / sector as u64 - 1);
+    array[32..40].copy_from_slice(&first.to_le_bytes());
+    array[40..48].copy_from_slice(&last.to_le_bytes());
+    let header = |own: u64, other: u64, table: u64| {
+        let mut h = vec![0u8; 92];
+        h[..8].copy_from_slice(b"EFI PART");
+        h[8..12].copy_from_slice(&0x10000u32.to_le_bytes());
+        h[12..16].copy_from_slice(&92u32.to_le_bytes());
+        h[24..32].copy_from_slice(&own.to_le_bytes());
+        h[32..40].copy_from_slice(&other.to_le_bytes());
+        h[40..48].copy_from_slice(&(2 + array_sectors).to_le_bytes());
+        h[48..56].copy_from_slice(&(sectors - array_sectors - 2).to_le_bytes());
+        h[56..72].fill(9);
+        h[72..80].copy_from_slice(&table.to_le_bytes());
+        h[80..84].copy_from_slice(&128u32.to_le_bytes());
+        h[84..88].copy_from_slice(&128u32.to_le_bytes());
+        h[88..92].copy_from_slice(&gpt::crc32(&array).to_le_bytes());
+        let crc = gpt::crc32(&h);
+        h[16..20].copy_from_slice(&crc.to_le_bytes());
+        h
+    };
+    let mut put = |lba: u64, bytes: &[u8]| {
+        let at = lba as usize * sector;
+        disk[at..at + bytes.len()].copy_from_slice(bytes);
+    };
+    put(1, &header(1, sectors - 1, 2));
+    put(2, &array);
+    put(sectors - 1 - array_sectors, &array);
+    put(sectors - 1, &header(sectors - 1, 1, sectors - 1 - array_sectors));
+    disk[446..462].copy_from_slice(&[0, 0, 2, 0, 0xee, 255, 255, 255, 1, 0, 0, 0, 0, 0, 0, 0]);
+    disk[458..462].copy_from_slice(&(sectors as u32 - 1).to_le_bytes());
+    disk[510..512].copy_from_slice(&[0x55, 0xaa]);
+    disk
+}
+
+/// A whole-disk image with an MBR and one partition.
+fn mbr_image(seed: u64, size: usize) -> Vec<u8> {
+    let mut disk = disk_bytes(seed, size);
+    disk[440..512].fill(0);
+    disk[446..462].copy_from_slice(&[0x80, 0, 2, 0, 0x83, 255, 255, 255, 0, 8, 0, 0, 0, 32, 0, 0]);
+    disk[510..512].copy_from_slice(&[0x55, 0xaa]);
+    disk
+}
+
+/// Runs a program of QEMU; its standard output and whether it succeeded.
+fn qemu(program: &str, arguments: &[&str], folder: &Path) -> (bool, String) {
+    let out = Command::new(program).args(arguments).current_dir(folder).output();
+    let out = out.unwrap_or_else(|e| panic!("{program} (Debian package qemu-utils): {e}"));
+    let text = [out.stdout, out.stderr].map(|t| String::from_utf8_lossy(&t).into_owned()).concat();
+    (out.status.success(), text)
+}
+
+#[track_caller]
+fn qemu_ok(program: &str, arguments: &[&str], folder: &Path) {
+    let (ok, text) = qemu(program, arguments, folder);
+    assert!(ok, "{program} {arguments:?}: {text}");
+}
+
+/// `raw` as a qcow2 file; `options` are words for `qemu-img convert`.
+#[track_caller]
+fn qcow2(raw: &[u8], options: &[&str]) -> Vec<u8> {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("raw"), raw).unwrap();
+    let arguments = [&["convert", "-f", "raw", "-O", "qcow2"], options, &["raw", "out"]].concat();
+    qemu_ok("qemu-img", &arguments, folder.path());
+    std::fs::read(folder.path().join("out")).unwrap()
+}
+
+#[test]
+fn a_raw_image_is_on_the_disk_and_the_report_adds_up() {
+    let image = gpt_image(1, 8 << 20, 512);
+    let server = Server::honest(&image);
+    let mut request = ask(&server.url(), ImageFormat::Raw, &image);
+    request.image.require_partition_table = true;
+    let (result, disk) = write(&request, MemDisk::new(8 << 20));
+    let report = result.unwrap();
+    assert_eq!(left(&disk.content(), &image), Left::Complete);
+    assert_eq!(report.received, ByteCount(8 << 20));
+    // The backup table is written as part of the image's last MiB and once more at its place.
+    assert!((8 << 20..(8 << 20) + (32 << 10)).contains(&(report.written.0 + report.zeroed.0)), "{report}");
+    assert_eq!(server.sent(), 8 << 20, "nothing is fetched twice");
+}
+
+#[test]
+fn a_compressed_image_is_on_the_disk_and_the_rest_of_it_is_left_alone() {
+    let image = gpt_image(2, 8 << 20, 512);
+    let file = qcow2(&image, &["-c"]);
+    let server = Server::new(&file, [], Answer::no_ranges());
+    let (result, disk) = write(&ask(&server.url(), ImageFormat::Qcow2, &file), MemDisk::new(16 << 20));
+    result.unwrap();
+    let content = disk.content();
+    // The backup table moves to the real end; the image's own old one stays where it was.
+    assert!(content[MIB as usize..8 << 20] == image[MIB as usize..]);
+    assert!(content[8 << 20..15 << 20].iter().all(|b| *b == 0xa5));
+    assert!(content[(16 << 20) - 512..].starts_with(b"EFI PART"));
+}
