@@ -18,6 +18,9 @@ const KEY_TYPES: &[&str] =
 /// Keys taken; more is a mistake.
 const KEYS: usize = 16;
 
+/// Homes of `root` and `dev`, who are one user: tools on the ramdisk need root.
+const HOMES: &[&str] = &["root", "home/dev"];
+
 /// In the foreground, messages to the console, host keys made on first use, no passwords (`-s`), no forwarding (`-j -k`).
 pub const SERVICE: Service = Service {
     name: "developer ssh",
@@ -82,23 +85,20 @@ fn check(key: &str, number: usize) -> Result<String, KeyError> {
 /// # Errors
 /// As write(2).
 pub fn prepare(root: &Path, keys: &[String]) -> io::Result<()> {
-    // Dropbear refuses keys whose folders others could write to.
-    folder(&root.join("root"), 0o700)?;
-    folder(&root.join("root/.ssh"), 0o700)?;
+    let lines: String = keys.iter().map(|key| format!("{key}\n")).collect();
+    for home in HOMES {
+        // Dropbear refuses keys whose folders others could write to.
+        folder(&root.join(home), 0o700)?;
+        folder(&root.join(home).join(".ssh"), 0o700)?;
+        let file = root.join(home).join(".ssh/authorized_keys");
+        let mut opened = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(file)?;
+        opened.write_all(lines.as_bytes())?;
+    }
     folder(&root.join("etc"), 0o755)?;
     folder(&root.join("etc/dropbear"), 0o700)?;
-    let lines: String = keys.iter().map(|key| format!("{key}\n")).collect();
-    let authorized = root.join("root/.ssh/authorized_keys");
-    OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(authorized)?
-        .write_all(lines.as_bytes())?;
     for (file, text) in [
-        // `*` is no password's hash: no password fits. `dev` and `root` are one user: tools on the ramdisk need root.
-        ("etc/passwd", "root:*:0:0:root:/root:/bin/sh\ndev:*:0:0:developer:/root:/bin/sh\n"),
+        // `*` is no password's hash: no password fits.
+        ("etc/passwd", "root:*:0:0:root:/root:/bin/sh\ndev:*:0:0:developer:/home/dev:/bin/sh\n"),
         ("etc/group", "root:x:0:\ntty:x:5:\n"),
         ("etc/shells", "/bin/sh\n"),
     ] {
@@ -158,9 +158,11 @@ mod tests {
         prepare(root.path(), &["ssh-ed25519 AAAA".into()]).unwrap();
         assert_eq!(fs::read_to_string(root.path().join("etc/passwd")).unwrap(), "mine");
         assert_eq!(fs::read_to_string(root.path().join("etc/shells")).unwrap(), "/bin/sh\n");
-        let file = root.path().join("root/.ssh/authorized_keys");
-        assert_eq!(fs::read_to_string(&file).unwrap(), "ssh-ed25519 AAAA\n");
-        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(fs::metadata(file.parent().unwrap()).unwrap().permissions().mode() & 0o777, 0o700);
+        for home in HOMES {
+            let file = root.path().join(home).join(".ssh/authorized_keys");
+            let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+            assert_eq!(fs::read_to_string(&file).unwrap(), "ssh-ed25519 AAAA\n");
+            assert_eq!((mode(&file), mode(file.parent().unwrap())), (0o600, 0o700));
+        }
     }
 }
