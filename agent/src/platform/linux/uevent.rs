@@ -34,8 +34,10 @@ impl Uevents {
         Ok(Uevents { socket })
     }
 
-    /// Waits up to `time` and returns what came: `None` after silence, `Some(None)` when events were lost, else the
-    /// modalias of a device that was added.
+    /// Waits up to `time` and returns what came.
+    ///
+    /// # Errors
+    /// As poll(2) and recv(2); an overflow is no error but [`Event::Lost`].
     pub fn next(&self, time: Duration) -> io::Result<Event> {
         let timeout = PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX);
         if poll(&mut [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)], timeout)? == 0 {
