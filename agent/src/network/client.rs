@@ -187,8 +187,9 @@ impl Client {
 
     fn repeat_discover(&mut self, now: Duration, random: u32) -> Vec<Action> {
         let mut actions = Vec::new();
-        // 1, 3, 7, 15, 31, 63 s … : the first tries are nobody's business, a switch port may need them.
-        if self.tries >= 3 {
+        // After 4, 8, 16 … tries: the first are nobody's business, as a switch port may need them, and a NIC on a network
+        // without DHCP must not fill the console.
+        if self.tries >= 4 && self.tries.is_power_of_two() {
             actions.push(Action::Say(format!(
                 "no answer from a dhcp server after {} tries in {} s; still asking",
                 self.tries,
@@ -482,14 +483,17 @@ mod tests {
         let mut pauses = Vec::new();
         let mut now = at(0);
         let mut last = Vec::new();
+        let mut lines = 0;
         for _ in 0..8 {
             pauses.push((client.deadline() - now).as_secs_f64().round() as u64);
             now = client.deadline();
             assert!(client.on(Event::Timeout, now - Duration::from_millis(1), HALF).is_empty());
             last = client.on(Event::Timeout, now, HALF);
+            lines += said(&last).len();
             assert_eq!(sent(&last).message_type(), Some(MessageType::Discover));
         }
         assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 32, 32]);
+        assert_eq!(lines, 2);
         assert_eq!(said(&last), ["no answer from a dhcp server after 8 tries in 126 s; still asking"]);
     }
 

@@ -112,8 +112,12 @@ struct Board {
 }
 
 impl Board {
-    fn put(&self, index: u32, nic: Option<Nic>) {
+    /// Answers whether that changed anything.
+    fn put(&self, index: u32, nic: Option<Nic>) -> bool {
         let mut nics = self.nics.lock().unwrap_or_else(PoisonError::into_inner);
+        if nics.get(&index) == nic.as_ref() {
+            return false;
+        }
         match nic {
             Some(nic) => drop(nics.insert(index, nic)),
             None => drop(nics.remove(&index)),
@@ -125,6 +129,7 @@ impl Board {
             replace(&settings::path(), &text);
         }
         replace(Path::new("/etc/resolv.conf"), network.resolv_conf().as_bytes());
+        true
     }
 }
 
@@ -296,7 +301,9 @@ impl Served {
         if let Some(name) = lease.hostname.as_deref().filter(|_| self.boot) {
             drop(process::set_host_name(name.get(..64).unwrap_or(name)));
         }
-        self.put(true, Some(lease));
+        if !self.put(true, Some(lease)) {
+            return Ok(()); // a renewal that changed nothing is no news
+        }
         let router = lease.router.map_or_else(|| "no router".to_owned(), |router| format!("router {router}"));
         let time = lease.seconds.map_or_else(|| "for ever".to_owned(), |seconds| format!("for {seconds} s"));
         logging::say(&format!(
@@ -329,8 +336,9 @@ impl Served {
         routes
     }
 
-    fn put(&self, carrier: bool, lease: Option<&Lease>) {
-        let Some(mac) = self.link.mac else { return };
+    /// Notes it for the others; answers whether anything changed.
+    fn put(&self, carrier: bool, lease: Option<&Lease>) -> bool {
+        let Some(mac) = self.link.mac else { return false };
         let nic = Nic {
             name: self.link.name.clone(),
             mac,
@@ -338,7 +346,7 @@ impl Served {
             carrier,
             lease: lease.map(NicLease::from),
         };
-        self.board.put(self.link.index, Some(nic));
+        self.board.put(self.link.index, Some(nic))
     }
 }
 
