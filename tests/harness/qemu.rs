@@ -93,7 +93,9 @@ impl Spec {
         add("-action", "reboot=shutdown".to_owned());
         add("-device", "virtio-rng-pci".to_owned());
         add("-device", "qemu-xhci".to_owned());
+        // A kernel given directly comes first by itself, and QEMU refuses a second first.
         let (network_index, disk_index) = match boot {
+            _ if self.direct.is_some() => (9, 1),
             BootDevice::Network => (0, 1),
             BootDevice::Disk => (9, 0),
         };
