@@ -94,6 +94,14 @@ impl Controller {
 }
 
 fn configuration(artifacts: &Artifacts, folder: &Path, top: &str, tables: &str) -> String {
-    let _ = (artifacts, folder);
-    format!("{top}\n{tables}")
+    let (address, first, last) = (netns::CONTROLLER, netns::FIRST_LEASE, netns::LAST_LEASE);
+    let (kernel, ramdisk) = (artifacts.kernel.display(), artifacts.ramdisk.display());
+    format!(
+        "state_dir = '{}'\nhostname = 'ferric'\n{top}\n\
+         [boot]\ninterface = '{}'\naddress = '{address}'\nkernel = '{kernel}'\nramdisk = '{ramdisk}'\n\
+         kernel_parameters = 'console=ttyS0'\n\n\
+         [dhcp]\nrange_start = '{first}'\nrange_end = '{last}'\nnetmask = '255.255.255.0'\n\n{tables}\n",
+        folder.join("state").display(),
+        netns::BRIDGE
+    )
 }

@@ -12,6 +12,7 @@ use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -86,7 +87,7 @@ pub struct Signals {
 
 impl Signals {
     /// From here on: ctrl-alt-del and SIGTERM (busybox `reboot`) ask for a reboot, SIGUSR1 (`halt`) and SIGUSR2 (`poweroff`) for
-    /// power off. Children get an empty signal mask: the standard library resets it.
+    /// power off. [`start`] gives children an empty signal mask again.
     ///
     /// # Errors
     /// As sigprocmask(2) and signalfd(2).
@@ -142,7 +143,13 @@ pub fn reap() -> Option<Ended> {
 /// # Errors
 /// As fork(2) and execve(2).
 pub fn start(program: &Path, arguments: &[&str]) -> io::Result<u32> {
-    let child = Command::new(program).args(arguments).env_clear().stdin(Stdio::null()).spawn()?;
+    let mut command = Command::new(program);
+    command.args(arguments).env_clear().stdin(Stdio::null());
+    // What [`Signals::take`] blocks here would stay blocked there: an SSH server that never hears of a shell's end.
+    let unblock = || SigSet::empty().thread_set_mask().map_err(io::Error::from);
+    // SAFETY: between fork and exec the closure makes one system call and allocates nothing.
+    #[allow(unsafe_code)]
+    let child = unsafe { command.pre_exec(unblock) }.spawn()?;
     Ok(child.id())
 }
 
@@ -152,5 +159,23 @@ pub fn end(how: RebootMode) -> io::Error {
     match reboot(how) {
         Ok(never) => match never {},
         Err(error) => error.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_does_not_inherit_blocked_signals() {
+        let mut set = SigSet::empty();
+        set.add(Signal::SIGCHLD);
+        set.thread_block().unwrap();
+        let out = tempfile::NamedTempFile::new().unwrap();
+        let script = format!("grep SigBlk /proc/self/status > {}", out.path().display());
+        let child = start(Path::new("/bin/sh"), &["-c", &script]).unwrap();
+        waitpid(Pid::from_raw(child.try_into().unwrap()), None).unwrap();
+        set.thread_unblock().unwrap();
+        assert_eq!(fs::read_to_string(out.path()).unwrap().trim(), "SigBlk:\t0000000000000000");
     }
 }
