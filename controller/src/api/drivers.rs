@@ -70,14 +70,18 @@ impl Api {
         }
         let host = self.conductor.settings().hostname.clone();
         let show = |detail: bool| {
-            let mut one = json!({"hostname": host, "conductor_group": "", "alive": true,
-                                 "links": r.links(&format!("conductors/{host}"))});
+            let mut one = Map::new();
+            one.insert("hostname".into(), json!(host));
+            one.insert("conductor_group".into(), json!(""));
+            one.insert("alive".into(), json!(true));
+            one.insert("links".into(), r.links(&format!("conductors/{host}")));
             if detail {
-                one["drivers"] = json!(HARDWARE_TYPES.iter().map(|t| t.name).collect::<Vec<_>>());
-                one["created_at"] = Value::Null;
-                one["updated_at"] = Value::Null;
+                let names: Vec<&str> = HARDWARE_TYPES.iter().map(|t| t.name).collect();
+                one.insert("drivers".into(), json!(names));
+                one.insert("created_at".into(), Value::Null);
+                one.insert("updated_at".into(), Value::Null);
             }
-            one
+            Value::Object(one)
         };
         match path {
             [] => {

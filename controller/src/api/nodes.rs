@@ -10,7 +10,7 @@ use crate::domain::patch;
 use crate::domain::state::ProvisionState;
 use crate::store::NodeFilter;
 use http::Method;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// Entries of one page, at most and by default.
 pub const PAGE: usize = 1000;
@@ -205,22 +205,23 @@ impl Api {
             (None, false) => Some(defaults.as_slice()),
         };
         let shown: Vec<Value> = nodes.iter().map(|n| self.render(r, n, only)).collect();
-        let mut body = json!({"nodes": shown});
+        let mut body = Map::new();
+        body.insert("nodes".into(), Value::Array(shown));
         // A filter on the instance names at most one node and never pages.
         if let (true, Some(last), None) = (full, nodes.last(), r.param("instance_uuid")) {
-            body["next"] = json!(next_link(r, "nodes", limit, &last.uuid.to_string()));
+            body.insert("next".into(), json!(next_link(r, "nodes", limit, &last.uuid.to_string())));
         }
-        Ok(Answer::ok(body))
+        Ok(Answer::ok(Value::Object(body)))
     }
 
     fn filter(&self, r: &Request) -> Result<NodeFilter, Problem> {
         let text = |name: &str| r.param(name).map(str::to_string);
         let flag = |name: &str| r.param(name).map(|t| bool_param(name, t)).transpose();
         let provision_state = text("provision_state");
-        if let Some(state) = &provision_state {
-            if ProvisionState::from_text(state).is_none() {
-                return Err(Problem::invalid(format!("Provision state \"{state}\" is not valid")));
-            }
+        if let Some(state) = &provision_state
+            && ProvisionState::from_text(state).is_none()
+        {
+            return Err(Problem::invalid(format!("Provision state \"{state}\" is not valid")));
         }
         let host = &self.conductor.settings().hostname;
         let elsewhere = r.param("conductor").is_some_and(|c| !c.eq_ignore_ascii_case(host));

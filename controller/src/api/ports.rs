@@ -129,11 +129,12 @@ impl Api {
             (None, false) => Some(defaults.as_slice()),
         };
         let shown: Vec<Value> = ports.iter().map(|p| render(r, p, only)).collect();
-        let mut body = json!({"ports": shown});
+        let mut body = Map::new();
+        body.insert("ports".into(), Value::Array(shown));
         if let (true, Some(last)) = (ports.len() == limit, ports.last()) {
-            body["next"] = json!(next_link(r, "ports", limit, &last.uuid.to_string()));
+            body.insert("next".into(), json!(next_link(r, "ports", limit, &last.uuid.to_string())));
         }
-        Ok(Answer::ok(body))
+        Ok(Answer::ok(Value::Object(body)))
     }
 }
 
@@ -154,10 +155,10 @@ fn check_fields(names: &[String], version: u16) -> Result<(), Problem> {
 }
 
 fn render(r: &Request, port: &Port, only: Option<&[String]>) -> Value {
-    let mut whole = serde_json::to_value(port).unwrap_or(Value::Null);
-    whole["created_at"] = json!(port.created_at.map(stamp));
-    whole["updated_at"] = json!(port.updated_at.map(stamp));
-    whole["links"] = r.links(&format!("ports/{}", port.uuid));
+    let Ok(Value::Object(mut whole)) = serde_json::to_value(port) else { return Value::Null };
+    whole.insert("created_at".into(), json!(port.created_at.map(stamp)));
+    whole.insert("updated_at".into(), json!(port.updated_at.map(stamp)));
+    whole.insert("links".into(), r.links(&format!("ports/{}", port.uuid)));
     let mut out = Map::new();
     for (name, since) in FIELDS {
         let wanted = only.is_none_or(|only| only.iter().any(|o| o == name)) || *name == "links";

@@ -124,10 +124,11 @@ impl Conductor {
 
     /// Has the agent do the present step, unless its list shows that it already got it. Ends in a waiting state.
     pub(super) async fn send_step(&self, lease: &mut Lease<'_>, step: &Step) -> Result<Next, Stop> {
-        if let Some(conflict) = lease.slot.conflict() {
-            if self.settings.conflict_is_error && lease.node.flow.sent == 0 {
-                return Err(Stop::Fail(conflict));
-            }
+        if let Some(conflict) = lease.slot.conflict()
+            && self.settings.conflict_is_error
+            && lease.node.flow.sent == 0
+        {
+            return Err(Stop::Fail(conflict));
         }
         let agent = self.agent(&lease.node).map_err(Stop::Fail)?;
         match agent.commands().await {

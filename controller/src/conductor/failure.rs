@@ -41,6 +41,7 @@ impl Conductor {
 
     /// After a failure or an abort: fetch the agent's logs, power off, end the agent's token.
     pub(super) async fn clean_up_after_failure(&self, lease: &mut Lease<'_>) -> Result<(), Stop> {
+        lease.slot.set_progress(None);
         if lease.node.agent.url.is_some() && lease.node.agent.token.is_some() {
             match timeout(self.settings.patience.logs, self.keep_logs(&lease.node)).await {
                 Ok(Ok(path)) => tracing::info!(node = %lease.node.uuid, %path, "kept the agent's logs"),
@@ -51,12 +52,14 @@ impl Conductor {
             }
         }
         let fake = lease.node.interface("deploy") == "fake";
-        if self.settings.power_off_after_failure && !lease.node.disable_power_off && !fake {
-            if let Err(Stop::Fail(text)) = self.set_power(lease, Power::Off).await {
-                let before = lease.node.last_error.take().unwrap_or_default();
-                lease.node.last_error =
-                    Some(format!("{before} Afterwards the machine could not be powered off: {text}"));
-            }
+        if self.settings.power_off_after_failure
+            && !lease.node.disable_power_off
+            && !fake
+            && let Err(Stop::Fail(text)) = self.set_power(lease, Power::Off).await
+        {
+            let before = lease.node.last_error.take().unwrap_or_default();
+            lease.node.last_error =
+                Some(format!("{before} Afterwards the machine could not be powered off: {text}"));
         }
         lease.node.end_agent();
         lease.save_result().await?;

@@ -153,14 +153,14 @@ impl Conductor {
         let deploys = matches!(event, Event::Deploy | Event::Rebuild);
         let mut drive = DriveChange::Keep;
         if deploys {
-            self.validate_deploy(&node).await.map_err(|e| {
-                Refusal::Invalid(format!("Failed to validate deploy or power info for node {uuid}: {e}"))
-            })?;
             drive = match request.drive {
                 Some(given) => DriveChange::Set(build_drive(given, &node)?),
                 None if event == Event::Rebuild => DriveChange::Keep,
                 None => DriveChange::Remove,
             };
+            self.validate_deploy(&node).await.map_err(|e| {
+                Refusal::Invalid(format!("Failed to validate deploy or power info for node {uuid}: {e}"))
+            })?;
         }
         let mut lease = self.lease(uuid).await?;
         let fresh = ProvisionRequest { verb: request.verb, drive: None, clean_steps: request.clean_steps };

@@ -168,10 +168,10 @@ impl Conductor {
     /// A waiting node: deadline, conflict, agent.
     async fn watch(&self, node: Node, slot: &Arc<Slot>) -> Result<Next, Stop> {
         let now = Timestamp::now();
-        if let Some(conflict) = slot.conflict() {
-            if let Some(next) = self.on_conflict(&node, conflict).await? {
-                return Ok(next);
-            }
+        if let Some(conflict) = slot.conflict()
+            && let Some(next) = self.on_conflict(&node, conflict).await?
+        {
+            return Ok(next);
         }
         if let Some(text) = self.timed_out(&node, slot, now) {
             let mut lease = self.lease_patiently(node.uuid).await?;

@@ -220,13 +220,15 @@ fn refuse_by_state(old: &Node, new: &Node, roots: &[&str], version: u16) -> Resu
             old.uuid
         ));
     }
-    if let Some(root) = roots.iter().find(|r| r.ends_with("_interface")) {
-        if !state.is_configurable() && !old.maintenance && old.interfaces != new.interfaces {
-            return conflict(format!(
-                "Node {} can not have {root} updated unless it is in one of allowed (enroll, inspecting, inspect wait, manageable, available) states or in maintenance mode.",
-                old.uuid
-            ));
-        }
+    if let Some(root) = roots.iter().find(|r| r.ends_with("_interface"))
+        && !state.is_configurable()
+        && !old.maintenance
+        && old.interfaces != new.interfaces
+    {
+        return conflict(format!(
+            "Node {} can not have {root} updated unless it is in one of allowed (enroll, inspecting, inspect wait, manageable, available) states or in maintenance mode.",
+            old.uuid
+        ));
     }
     if old.resource_class.is_some() && old.resource_class != new.resource_class && !state.is_configurable() {
         return conflict(format!(

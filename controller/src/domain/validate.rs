@@ -63,12 +63,10 @@ pub fn image_request(node: &Node, allow_md5: bool) -> Result<ImageRequest, Strin
         );
     }
     let format = word(info, "image_disk_format").map(str::to_ascii_lowercase);
-    if let Some(format) = &format {
-        if !matches!(format.as_str(), "raw" | "qcow2") {
-            return Err(format!(
-                "instance_info image_disk_format is '{format}'; raw and qcow2 are supported"
-            ));
-        }
+    if let Some(format) = &format
+        && !matches!(format.as_str(), "raw" | "qcow2")
+    {
+        return Err(format!("instance_info image_disk_format is '{format}'; raw and qcow2 are supported"));
     }
     Ok(ImageRequest { url, proof: proof(info, allow_md5)?, format })
 }
@@ -115,13 +113,13 @@ fn proof(info: &Object, allow_md5: bool) -> Result<Proof, String> {
 ///
 /// The size of the disk is `properties.local_gb` in GiB; 0 or absent means not known. A raw image is as large as its file.
 pub fn image_fits(node: &Node, request: &ImageRequest, facts: &ImageFacts) -> Result<(), String> {
-    if let (Some(said), Some(found)) = (&request.format, &facts.format) {
-        if said != found {
-            return Err(format!(
-                "image_disk_format says {said}, but the image at {} is {found}",
-                shown(request.url.as_str())
-            ));
-        }
+    if let (Some(said), Some(found)) = (&request.format, &facts.format)
+        && said != found
+    {
+        return Err(format!(
+            "image_disk_format says {said}, but the image at {} is {found}",
+            shown(request.url.as_str())
+        ));
     }
     let raw = request.format.as_deref().or(facts.format.as_deref()) == Some("raw");
     let image = facts.virtual_size.or(if raw { facts.length } else { None });
@@ -166,10 +164,10 @@ pub fn boot_mode(node: &Node, default: &str) -> Result<String, String> {
     ];
     let instance = wanted.into_iter().flatten().next();
     let machine = capability(&node.properties, "boot_mode");
-    if let (Some(a), Some(b)) = (&instance, &machine) {
-        if a != b {
-            return Err(format!("instance_info asks for boot mode {a}, properties.capabilities say {b}"));
-        }
+    if let (Some(a), Some(b)) = (&instance, &machine)
+        && a != b
+    {
+        return Err(format!("instance_info asks for boot mode {a}, properties.capabilities say {b}"));
     }
     let mode = instance.or(machine).unwrap_or_else(|| default.to_string());
     match mode.as_str() {
