@@ -1,0 +1,110 @@
+//! Killing the service at any moment and starting it again ends in the same deployed machine, with the image written once.
+
+use crate::rig::{Behaviour, Machine, Rig};
+use ferric_controller::drivers::PowerState;
+use serde_json::Value;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// A name, and how the stage is recognised from outside.
+type Stage = (&'static str, fn(&Value) -> bool);
+
+/// Stages of a deployment.
+const STAGES: &[Stage] = &[
+    ("accepted", |n| n["provision_state"] == "deploying" || n["provision_state"] == "wait call-back"),
+    ("the ramdisk boots", |n| n["provision_state"] == "wait call-back"),
+    ("the token is out", |n| n["driver_internal_info"]["agent_secret_token"] == "******"),
+    ("the agent is known", |n| !n["driver_internal_info"]["agent_url"].is_null()),
+    ("the steps are known", |n| !n["driver_internal_info"]["hardware_manager_version"].is_null()),
+    ("the image is being written", |n| !n["driver_internal_info"]["progress"].is_null()),
+    ("the write was sent", |n| n["deploy_step"]["step"] == "write_image"),
+    ("boot is prepared", |n| {
+        n["deploy_step"]["step"] == "prepare_instance_boot" || n["deploy_step"]["step"] == "tear_down_agent"
+    }),
+    ("the agent is torn down", |n| n["deploy_step"]["step"] == "tear_down_agent"),
+    ("the disk boots", |n| n["deploy_step"]["step"] == "boot_instance" || n["provision_state"] == "active"),
+];
+
+async fn check_the_end(rig: &Rig, machine: &Machine, stage: &str) {
+    let done =
+        rig.until(|n| n["provision_state"] == "active" || n["provision_state"] == "deploy failed").await;
+    assert_eq!(done["provision_state"], "active", "{stage}: {}", done["last_error"]);
+    assert_eq!(done["last_error"], Value::Null, "{stage}");
+    assert_eq!(machine.story.count("deploy.execute_deploy_step"), 1, "{stage}: the image is written once");
+    assert_eq!(machine.story.locked_out.load(Ordering::SeqCst), 0, "{stage}: no boot lost its token");
+    assert_eq!(rig.bmc.power_now(), PowerState::On, "{stage}");
+    rig.until(|_| machine.story.boots_from_disk.load(Ordering::SeqCst) >= 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_in_any_stage_changes_nothing_in_the_end() {
+    for (stage, reached) in STAGES {
+        let mut rig = Rig::new();
+        rig.available().await;
+        let machine =
+            Machine::new(&rig, Behaviour { write_time: Duration::from_millis(300), ..Behaviour::default() });
+        assert_eq!(rig.provision("active").await.status, 202);
+        rig.until(reached).await;
+        rig.kill();
+        rig.start();
+        check_the_end(&rig, &machine, stage).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_is_killed_again_and_again_still_gets_there() {
+    for first in [7u64, 23, 41] {
+        let mut rig = Rig::new();
+        rig.available().await;
+        let machine = Machine::new(&rig, Behaviour::default());
+        assert_eq!(rig.provision("active").await.status, 202);
+        // Lives of growing length, so that the kills fall into different places.
+        for life in (0..14).map(|i| first + i * 17) {
+            tokio::time::sleep(Duration::from_millis(life)).await;
+            rig.kill();
+            rig.start();
+        }
+        check_the_end(&rig, &machine, &format!("kills from {first} ms on")).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_whose_write_ended_while_the_service_was_down_is_not_written_again() {
+    let mut rig = Rig::new();
+    rig.available().await;
+    let machine =
+        Machine::new(&rig, Behaviour { write_time: Duration::from_millis(150), ..Behaviour::default() });
+    rig.begin("active").await;
+    rig.until(|_| machine.story.count("deploy.execute_deploy_step") == 1).await;
+    rig.kill();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    rig.start();
+    check_the_end(&rig, &machine, "down while writing").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cleaning_verifying_and_a_failed_machine_are_taken_up_too() {
+    let mut rig = Rig::new();
+    rig.enrol().await;
+    let machine = Machine::new(&rig, Behaviour::default());
+    rig.begin("manage").await;
+    rig.kill();
+    rig.start();
+    rig.until(|n| n["provision_state"] == "manageable").await;
+    rig.begin("provide").await;
+    rig.until(|n| n["provision_state"] == "clean wait").await;
+    rig.kill();
+    rig.start();
+    rig.until(|n| n["provision_state"] == "available").await;
+    assert_eq!(machine.story.count("clean.execute_clean_step"), 1);
+    drop(machine);
+
+    let error = serde_json::json!({"type": "X", "code": 500, "message": "m", "details": "d"});
+    let _machine = Machine::new(&rig, Behaviour { write_error: Some(error), ..Behaviour::default() });
+    rig.begin("active").await;
+    rig.until(|n| n["provision_state"] == "deploy failed").await;
+    rig.kill();
+    rig.start();
+    rig.until(|n| n["power_state"] == "power off" && n["reservation"].is_null()).await;
+    assert_eq!(rig.bmc.power_now(), PowerState::Off);
+}
