@@ -4,6 +4,8 @@
 
 mod corpus;
 mod faults;
+mod hostile;
+mod power_cut;
 mod server;
 
 use super::*;

@@ -56,6 +56,13 @@ impl MemDisk {
             state: Mutex::new(State { bytes, log: Vec::new(), flushes: 0 }),
         }
     }
+    /// Puts an old system's bytes where nothing else is said.
+    pub fn holding(self, bytes: &[u8]) -> MemDisk {
+        if let Some(place) = self.state().bytes.get_mut(..bytes.len()) {
+            place.copy_from_slice(bytes);
+        }
+        self
+    }
     pub fn named(mut self, name: &str) -> MemDisk {
         self.name = name.into();
         self
