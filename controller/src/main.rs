@@ -42,7 +42,10 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
-            ExitCode::FAILURE
+            match run::is_configuration(&error) {
+                true => ExitCode::from(config::EXIT_CONFIG),
+                false => ExitCode::FAILURE,
+            }
         }
     }
 }

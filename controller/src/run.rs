@@ -2,6 +2,7 @@
 
 use crate::api::{Api, serve};
 use crate::boot;
+use crate::boot::serve::BootError;
 use crate::conductor::{Conductor, ImageInspector};
 use crate::config::Config;
 use crate::domain::validate::{ImageFacts, ImageRequest};
@@ -64,6 +65,19 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         services.shutdown().await;
     }
     Ok(())
+}
+
+/// Whether the service did not start because of what the configuration says, rather than of the machine it runs on.
+pub fn is_configuration(error: &anyhow::Error) -> bool {
+    matches!(
+        error.downcast_ref::<BootError>(),
+        Some(
+            BootError::Config(_)
+                | BootError::BootFile(_)
+                | BootError::BootProgram { .. }
+                | BootError::ImagesDir { .. }
+        )
+    )
 }
 
 fn source_access(config: &Config) -> anyhow::Result<SourceAccess> {

@@ -252,7 +252,7 @@ pub(super) fn shown_wait(wait: &Wait, live: &super::Live) -> Value {
     let mut shown =
         json!({"reason": wait.reason, "since": stamp(wait.since), "deadline": stamp(wait.deadline)});
     if let (Some((at, what)), Some(map)) = (&live.seen, shown.as_object_mut()) {
-        let line = format!("waiting for {}; last seen: {what}", wait.reason);
+        let line = format!("{}; last seen: {what}", wait.reason);
         map.insert("reason".into(), json!(names::mask_url(&line)));
         map.insert("last_seen".into(), json!({"what": what, "at": stamp(*at)}));
     }

@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep};
 /// Tries of a BMC call whose failure may pass.
 const TRIES: u32 = 3;
 /// BMCs read at the same time by the power sync.
-const SYNC_AT_ONCE: usize = 32;
+const SYNC_AT_ONCE: usize = 128;
 
 /// Repeats a BMC call while its failure may pass.
 async fn patiently<T, F, Fut>(pause: Duration, call: F) -> Result<T, DriverError>
@@ -37,17 +37,25 @@ where
     }
 }
 
+fn power_read(node: &Node, read: Result<PowerState, DriverError>) -> Result<Power, String> {
+    match read {
+        Ok(PowerState::On) => Ok(Power::On),
+        Ok(PowerState::Off) => Ok(Power::Off),
+        Err(error) => Err(format!("Failed to get power state for node {}. Error: {error}", node.uuid)),
+    }
+}
+
 impl Conductor {
     pub(super) async fn read_power(&self, node: &Node) -> Result<Power, String> {
         let hardware = self.hardware(node)?;
         let info = driver_info(node);
-        let state = patiently(self.settings.patience.retry, || hardware.power.power_state(&info))
-            .await
-            .map_err(|e| format!("Failed to get power state for node {}. Error: {e}", node.uuid))?;
-        Ok(match state {
-            PowerState::On => Power::On,
-            PowerState::Off => Power::Off,
-        })
+        let read = patiently(self.settings.patience.retry, || hardware.power.power_state(&info)).await;
+        power_read(node, read)
+    }
+
+    /// The same without patience, where somebody waits for the answer or the next look comes anyway.
+    async fn read_power_once(&self, node: &Node) -> Result<Power, String> {
+        power_read(node, self.hardware(node)?.power.power_state(&driver_info(node)).await)
     }
 
     /// Brings the machine to `want` and waits until it is there. Looks first.
@@ -201,7 +209,7 @@ impl Conductor {
         let hardware = self.hardware(&lease.node).map_err(Stop::Fail)?.clone();
         let info = lease.driver_info();
         hardware.power.validate(&info).map_err(|e| Stop::Fail(e.to_string()))?;
-        let power = self.read_power(&lease.node).await.map_err(Stop::Fail)?;
+        let power = self.read_power_once(&lease.node).await.map_err(Stop::Fail)?;
         let bmc = patiently(self.settings.patience.retry, || hardware.management.verify(&info))
             .await
             .map_err(|e| Stop::Fail(e.to_string()))?;
@@ -251,7 +259,7 @@ impl Conductor {
     }
 
     async fn sync_one(&self, node: Node) {
-        match self.read_power(&node).await {
+        match self.read_power_once(&node).await {
             Ok(power) if node.power_state == Some(power) => {}
             Ok(power) => {
                 let Ok(mut lease) = self.lease(node.uuid).await else { return };

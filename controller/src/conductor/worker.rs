@@ -156,8 +156,10 @@ impl Conductor {
             S::Cleaning => self.clean(lease).await,
             S::Deleting => self.tear_down(lease).await,
             state if state.is_stable() => {
-                if open_intents {
+                if open_intents && (state.is_failed() || state == S::Error) {
                     self.clean_up_after_failure(lease).await?;
+                } else if open_intents {
+                    lease.save_result().await?;
                 }
                 Ok(Next::Again)
             }

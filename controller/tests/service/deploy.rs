@@ -1,6 +1,7 @@
 //! Deployments and cleanings as a whole, and how they fail.
 
-use crate::rig::{Behaviour, IMAGE, Images, Machine, Rig};
+use crate::machine::{Behaviour, Machine};
+use crate::rig::{IMAGE, Images, Rig};
 use base64::Engine as _;
 use ferric_controller::domain::validate::ImageFacts;
 use ferric_controller::drivers::PowerState;

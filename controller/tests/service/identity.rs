@@ -1,6 +1,7 @@
 //! Who may speak for a node: tokens, addresses, certificates.
 
-use crate::rig::{Behaviour, Images, MAC, Machine, Rig};
+use crate::machine::{Behaviour, Machine};
+use crate::rig::{Images, MAC, Rig};
 use ferric_controller::conductor::Network;
 use serde_json::{Value, json};
 use std::net::IpAddr;

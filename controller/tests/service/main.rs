@@ -7,6 +7,7 @@
 mod api;
 mod deploy;
 mod identity;
+mod machine;
 mod replay;
 mod restart;
 mod rig;

@@ -1,6 +1,7 @@
 //! Killing the service at any moment and starting it again ends in the same deployed machine, with the image written once.
 
-use crate::rig::{Behaviour, Machine, Rig};
+use crate::machine::{Behaviour, Machine};
+use crate::rig::Rig;
 use ferric_controller::drivers::PowerState;
 use serde_json::Value;
 use std::sync::atomic::Ordering;

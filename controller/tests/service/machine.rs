@@ -1,0 +1,414 @@
+//! A machine that is not there: its BMC in memory, and an agent that speaks the real wire over TLS when it boots the ramdisk.
+
+use crate::rig::{MAC, Rig, raw_call};
+use async_trait::async_trait;
+use bytes::Bytes;
+use ferric_controller::drivers::{
+    BootDevice, BootMode, DriverError, DriverInfo, ManagementInterface, Persistence, PowerAction,
+    PowerInterface, PowerState,
+};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::time::{Instant, sleep};
+
+/// One machine's BMC, with a record of what it was told.
+pub struct Bmc {
+    pub power: Mutex<PowerState>,
+    pub device: Mutex<Option<(BootDevice, Persistence)>>,
+    pub log: Mutex<Vec<String>>,
+    /// Counts power-ons: a machine that was off and on again is in another boot, however short the pause.
+    boots: AtomicUsize,
+}
+
+impl Default for Bmc {
+    fn default() -> Bmc {
+        Bmc {
+            power: Mutex::new(PowerState::Off),
+            device: Mutex::new(None),
+            log: Mutex::new(Vec::new()),
+            boots: AtomicUsize::new(0),
+        }
+    }
+}
+
+impl Bmc {
+    pub fn note(&self, text: impl Into<String>) {
+        self.log.lock().unwrap().push(text.into());
+    }
+    pub fn power_now(&self) -> PowerState {
+        *self.power.lock().unwrap()
+    }
+    /// What the machine boots from now; a one-shot choice is used up.
+    fn boot(&self) -> Option<BootDevice> {
+        let mut device = self.device.lock().unwrap();
+        let found = *device;
+        if matches!(found, Some((_, Persistence::Once))) {
+            *device = None;
+        }
+        found.map(|(d, _)| d)
+    }
+}
+
+#[async_trait]
+impl PowerInterface for Bmc {
+    fn validate(&self, _: &DriverInfo) -> Result<(), DriverError> {
+        Ok(())
+    }
+    async fn power_state(&self, _: &DriverInfo) -> Result<PowerState, DriverError> {
+        tokio::task::yield_now().await;
+        Ok(self.power_now())
+    }
+    async fn power(&self, _: &DriverInfo, action: PowerAction) -> Result<(), DriverError> {
+        tokio::task::yield_now().await;
+        self.note(format!("power {action:?}"));
+        let mut power = self.power.lock().unwrap();
+        let new = match action {
+            PowerAction::On | PowerAction::Cycle => PowerState::On,
+            PowerAction::Off | PowerAction::SoftOff => PowerState::Off,
+        };
+        if new == PowerState::On && *power == PowerState::Off {
+            self.boots.fetch_add(1, Ordering::SeqCst);
+        }
+        *power = new;
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl ManagementInterface for Bmc {
+    async fn boot_device(&self, _: &DriverInfo) -> Result<(Option<BootDevice>, Persistence), DriverError> {
+        Ok(self.device.lock().unwrap().map_or((None, Persistence::Once), |(d, p)| (Some(d), p)))
+    }
+    async fn set_boot_device(
+        &self,
+        _: &DriverInfo,
+        device: BootDevice,
+        persistence: Persistence,
+        mode: BootMode,
+    ) -> Result<(), DriverError> {
+        tokio::task::yield_now().await;
+        self.note(format!("boot {device:?} {persistence:?} {mode:?}"));
+        *self.device.lock().unwrap() = Some((device, persistence));
+        Ok(())
+    }
+    async fn verify(&self, _: &DriverInfo) -> Result<String, DriverError> {
+        Ok("a BMC in memory".into())
+    }
+}
+
+/// How a machine behaves.
+pub struct Behaviour {
+    /// Time that writing the image takes.
+    pub write_time: Duration,
+    /// The error of the write, if it shall fail.
+    pub write_error: Option<Value>,
+    /// It boots nothing at all.
+    pub dead: bool,
+    /// It forgets its commands once while writing, as an agent that crashed and came back.
+    pub forget_once: bool,
+    /// The TLS server shows another certificate than the heartbeat.
+    pub other_certificate: bool,
+}
+
+impl Default for Behaviour {
+    fn default() -> Behaviour {
+        Behaviour {
+            write_time: Duration::from_millis(200),
+            write_error: None,
+            dead: false,
+            forget_once: false,
+            other_certificate: false,
+        }
+    }
+}
+
+/// What happened on the machine.
+#[derive(Default)]
+pub struct Story {
+    /// Long names of the commands, in order.
+    pub commands: Mutex<Vec<String>>,
+    /// Arguments of each image written.
+    pub writes: Mutex<Vec<Value>>,
+    pub boots_from_disk: AtomicUsize,
+    pub boots_from_network: AtomicUsize,
+    /// A boot that got no token and gave up.
+    pub locked_out: AtomicUsize,
+    forgotten: AtomicBool,
+}
+
+impl Story {
+    pub fn count(&self, command: &str) -> usize {
+        self.commands.lock().unwrap().iter().filter(|c| *c == command).count()
+    }
+}
+
+/// A machine that follows its BMC. Ends when dropped.
+pub struct Machine {
+    pub story: Arc<Story>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Machine {
+    pub fn new(rig: &Rig, behaviour: Behaviour) -> Machine {
+        let story = Arc::new(Story::default());
+        let task =
+            tokio::spawn(run_machine(rig.address, rig.bmc.clone(), Arc::new(behaviour), story.clone()));
+        Machine { story, task }
+    }
+}
+
+async fn run_machine(api: SocketAddr, bmc: Arc<Bmc>, behaviour: Arc<Behaviour>, story: Arc<Story>) {
+    let mut agent: Option<tokio::task::JoinHandle<()>> = None;
+    let mut booted = 0;
+    loop {
+        let on = bmc.power_now() == PowerState::On;
+        let boot = bmc.boots.load(Ordering::SeqCst);
+        if (!on || boot != booted)
+            && let Some(agent) = agent.take()
+        {
+            agent.abort();
+        }
+        if on && boot != booted && !behaviour.dead {
+            match bmc.boot() {
+                Some(BootDevice::Pxe) => {
+                    story.boots_from_network.fetch_add(1, Ordering::SeqCst);
+                    agent = Some(tokio::spawn(run_agent(api, bmc.clone(), behaviour.clone(), story.clone())));
+                }
+                Some(BootDevice::Disk) => {
+                    story.boots_from_disk.fetch_add(1, Ordering::SeqCst);
+                }
+                _ => {}
+            }
+            booted = boot;
+        }
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+struct Command {
+    result: Value,
+    ends: Option<Instant>,
+    error: Option<Value>,
+}
+
+struct Agent {
+    token: String,
+    commands: Mutex<Vec<Command>>,
+    bmc: Arc<Bmc>,
+    behaviour: Arc<Behaviour>,
+    story: Arc<Story>,
+}
+
+async fn run_agent(api: SocketAddr, bmc: Arc<Bmc>, behaviour: Arc<Behaviour>, story: Arc<Story>) {
+    // As the real one, it goes on asking until it is answered.
+    let token = loop {
+        let headers = [("X-OpenStack-Ironic-API-Version", "1.62")];
+        let path = format!("/v1/lookup?addresses={MAC}");
+        if let Ok(answer) = raw_call(api, "GET", &path, &headers, Vec::new()).await
+            && answer.status == 200
+        {
+            let token = answer.body["config"]["agent_token"].as_str().unwrap().to_string();
+            if token == "******" {
+                story.locked_out.fetch_add(1, Ordering::SeqCst);
+                return std::future::pending().await;
+            }
+            let node = answer.body["node"]["uuid"].as_str().unwrap().to_string();
+            break (token, node);
+        }
+        sleep(Duration::from_millis(20)).await;
+    };
+    let (token, node) = token;
+    let identity = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_string()]).unwrap();
+    let shown = match behaviour.other_certificate {
+        true => rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_string()]).unwrap().cert.pem(),
+        false => identity.cert.pem(),
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    let agent = Arc::new(Agent { token: token.clone(), commands: Mutex::default(), bmc, behaviour, story });
+    let serving = tokio::spawn(serve_agent(listener, identity, agent));
+    let _guard = AbortOnDrop(serving);
+    let beat =
+        json!({"callback_url": url, "agent_token": token, "agent_version": "1", "agent_verify_ca": shown});
+    loop {
+        let headers = [("X-OpenStack-Ironic-API-Version", "1.68"), ("content-type", "application/json")];
+        let path = format!("/v1/heartbeat/{node}");
+        let _ = raw_call(api, "POST", &path, &headers, beat.to_string().into_bytes()).await;
+        sleep(Duration::from_millis(60)).await;
+    }
+}
+
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn serve_agent(
+    listener: TcpListener,
+    identity: rcgen::CertifiedKey<rcgen::KeyPair>,
+    agent: Arc<Agent>,
+) {
+    let key = rustls_pki_types::PrivateKeyDer::try_from(identity.signing_key.serialize_der()).unwrap();
+    let config =
+        rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![identity.cert.der().clone()], key)
+            .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let mut connections = tokio::task::JoinSet::new();
+    loop {
+        let (stream, _) = listener.accept().await.unwrap();
+        let (acceptor, agent) = (acceptor.clone(), agent.clone());
+        connections.spawn(async move {
+            let Ok(stream) = acceptor.accept(stream).await else { return };
+            let service = service_fn(move |request| {
+                let agent = agent.clone();
+                async move { Ok::<_, Infallible>(agent.answer(request).await) }
+            });
+            let _ = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+        });
+    }
+}
+
+impl Agent {
+    async fn answer(&self, request: hyper::Request<Incoming>) -> http::Response<Full<Bytes>> {
+        let query = request.uri().query().unwrap_or_default().to_string();
+        let reply = |status: u16, body: Value| {
+            http::Response::builder().status(status).body(Full::new(Bytes::from(body.to_string()))).unwrap()
+        };
+        if !query.contains(&format!("agent_token={}", self.token)) {
+            return reply(
+                401,
+                json!({"faultcode": "Client", "faultstring": "401 Unauthorized: Token invalid."}),
+            );
+        }
+        if request.method() == http::Method::GET {
+            return reply(200, json!({"commands": self.list()}));
+        }
+        let body = request.into_body().collect().await.unwrap().to_bytes();
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        let (status, body) = self.run(body["name"].as_str().unwrap(), &body["params"]);
+        reply(status, body)
+    }
+
+    fn list(&self) -> Vec<Value> {
+        let mut commands = self.commands.lock().unwrap();
+        let now = Instant::now();
+        for command in commands.iter_mut() {
+            if command.ends.is_some_and(|at| at <= now) {
+                command.ends = None;
+                match command.error.take() {
+                    None => {
+                        command.result["command_status"] = json!("SUCCEEDED");
+                        command.result["command_result"] = json!({"deploy_result": null});
+                    }
+                    Some(error) => {
+                        command.result["command_status"] = json!("FAILED");
+                        command.result["command_error"] = error;
+                        command.result["command_result"] = Value::Null;
+                    }
+                }
+            }
+        }
+        let writing = commands.iter().any(|c| c.ends.is_some());
+        if writing && self.behaviour.forget_once && !self.story.forgotten.swap(true, Ordering::SeqCst) {
+            commands.clear();
+        }
+        commands.iter().map(|c| c.result.clone()).collect()
+    }
+
+    fn run(&self, name: &str, params: &Value) -> (u16, Value) {
+        self.list();
+        let busy = self.commands.lock().unwrap().iter().any(|c| c.ends.is_some());
+        if busy {
+            return (
+                409,
+                json!({"faultcode": "Client", "faultstring": "Agent is busy: executing command x"}),
+            );
+        }
+        self.story.commands.lock().unwrap().push(name.to_string());
+        let short = name.split('.').next_back().unwrap();
+        let mut command = Command {
+            result: json!({"id": uuid::Uuid::new_v4().to_string(), "command_name": short,
+                           "command_status": "SUCCEEDED", "command_error": null, "command_result": null}),
+            ends: None,
+            error: None,
+        };
+        let version = json!({"generic_hardware_manager": "1.2"});
+        let step = |name: &str, priority: u32| json!({"step": name, "interface": "deploy", "priority": priority, "reboot_requested": false});
+        match name {
+            "deploy.get_deploy_steps" => {
+                command.result["command_result"] = json!({"hardware_manager_version": version,
+                    "deploy_steps": {"GenericHardwareManager": [step("write_image", 0)]}});
+            }
+            "clean.get_clean_steps" => {
+                command.result["command_result"] = json!({"hardware_manager_version": version,
+                    "clean_steps": {"GenericHardwareManager": [step("erase_devices", 10), step("erase_devices_metadata", 99)]}});
+            }
+            "deploy.execute_deploy_step" => {
+                assert_eq!(params["deploy_version"], version);
+                assert_eq!(params["step"]["step"], "write_image");
+                self.story.writes.lock().unwrap().push(params["step"]["args"].clone());
+                command.ends = Some(Instant::now() + self.behaviour.write_time);
+                command.error = self.behaviour.write_error.clone();
+                command.result["command_status"] = json!("RUNNING");
+                command.result["command_result"] = json!({"progress": {"stage": "writing", "bytes_done": 500,
+                    "bytes_total": 1000, "bytes_written": 400, "rate": 100, "seconds": 5}});
+            }
+            "clean.execute_clean_step" => {
+                assert_eq!(params["clean_version"], version);
+                assert_eq!(params["step"]["step"], "erase_devices_metadata");
+                command.ends = Some(Instant::now() + Duration::from_millis(50));
+                command.result["command_status"] = json!("RUNNING");
+            }
+            "standby.get_partition_uuids" => {
+                command.result["command_result"] = json!({"root uuid": "0x1234abcd"});
+            }
+            "standby.power_off" => {
+                let bmc = self.bmc.clone();
+                let boot = bmc.boots.load(Ordering::SeqCst);
+                tokio::spawn(async move {
+                    sleep(Duration::from_millis(60)).await;
+                    let mut power = bmc.power.lock().unwrap();
+                    if bmc.boots.load(Ordering::SeqCst) == boot && *power == PowerState::On {
+                        bmc.note("the machine powered itself off");
+                        *power = PowerState::Off;
+                    }
+                });
+            }
+            "log.collect_system_logs" => {
+                command.result["command_result"] = json!({"system_logs": "H4sIAAAAAAAA"});
+            }
+            other => {
+                return (
+                    400,
+                    json!({"faultcode": "Client", "faultstring": format!("Unknown command: {other}")}),
+                );
+            }
+        }
+        let answer = command.result.clone();
+        self.commands.lock().unwrap().push(command);
+        (200, answer)
+    }
+}
