@@ -8,6 +8,8 @@ mod ports;
 pub mod seal;
 
 use rusqlite::Connection;
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -120,6 +122,9 @@ impl Store {
 
 fn connect(path: &Path) -> Result<Connection, StoreError> {
     let open = |e: rusqlite::Error| StoreError::Open { path: path.to_path_buf(), reason: e.to_string() };
+    // BMC passwords are in it: for this user only. SQLite gives its side files the same mode.
+    let made = OpenOptions::new().append(true).create(true).mode(0o600).open(path);
+    made.map_err(|e| StoreError::Open { path: path.to_path_buf(), reason: e.to_string() })?;
     let connection = Connection::open(path).map_err(open)?;
     let settle = || -> Result<String, rusqlite::Error> {
         connection.busy_timeout(BUSY_TIMEOUT)?;
@@ -273,6 +278,19 @@ mod tests {
                 store.nodes(filter).await.unwrap().into_iter().filter_map(|n| n.name).collect();
             assert_eq!(found, names);
         }
+    }
+
+    #[tokio::test]
+    async fn nobody_else_may_read_the_files() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("db")).unwrap();
+        store.create_node(node("one")).await.unwrap();
+        let modes: Vec<u32> = std::fs::read_dir(dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().metadata().unwrap().permissions().mode() & 0o777)
+            .collect();
+        assert_eq!(modes, vec![0o600; 3], "database, WAL and shared memory");
     }
 
     #[test]
