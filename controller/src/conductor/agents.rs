@@ -231,6 +231,10 @@ impl Conductor {
             return refuse("it must name the port");
         }
         let allowed = self.settings.networks.iter().any(|n| n.contains(ip));
+        let own = Url::parse(&self.settings.api_url).ok().and_then(|u| host_ip(&u));
+        if own == Some(ip) && !ip.is_loopback() {
+            return refuse("it is this controller's own address");
+        }
         if ip.is_multicast() || ip.is_unspecified() || is_link_local(ip) || (ip.is_loopback() && !allowed) {
             return refuse("this kind of address cannot be called");
         }

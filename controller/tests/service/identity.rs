@@ -8,7 +8,10 @@ use std::net::IpAddr;
 
 async fn waiting() -> (Rig, String) {
     let rig = Rig::with(
-        |s| s.networks.push(Network { address: [10, 0, 0, 0].into(), prefix: 8 }),
+        |s| {
+            s.networks.push(Network { address: [10, 0, 0, 0].into(), prefix: 8 });
+            s.api_url = "http://10.0.0.1:6385".into();
+        },
         Images::default(),
     );
     let uuid = rig.available().await;
@@ -84,6 +87,7 @@ async fn the_first_heartbeat_fixes_address_and_certificate() {
         ("https://169.254.169.254:9999", "cannot be called"),
         ("https://224.0.0.1:9999", "cannot be called"),
         ("https://127.0.0.2:9999", "cannot be called"),
+        ("https://10.0.0.1:9999", "own address"),
         ("https://192.0.2.7:9999", "neither the sender's"),
     ] {
         let answer = rig.call("POST", &path, "1.68", beat(url, &pem)).await;
