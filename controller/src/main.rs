@@ -40,12 +40,13 @@ fn main() -> ExitCode {
     };
     match runtime.block_on(run::run(config)) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if run::is_configuration(&error) => {
+            tracing::error!("configuration {}: {error:#}", arguments.config.display());
+            ExitCode::from(config::EXIT_CONFIG)
+        }
         Err(error) => {
             tracing::error!("{error:#}");
-            match run::is_configuration(&error) {
-                true => ExitCode::from(config::EXIT_CONFIG),
-                false => ExitCode::FAILURE,
-            }
+            ExitCode::FAILURE
         }
     }
 }
