@@ -2,8 +2,10 @@
 //!
 //! - `ramdisk [--profile server|vm] [--out DIR] [--firmware]` builds the static agent and the ramdisk.
 //! - `demo [--bios|--uefi] [--keep] [--yes]` takes a blank virtual machine to an installed Debian.
+//! - `bench image [--image FILE.qcow2] [--runs N]` measures our image writer against others.
 //! - `test [FILTER]` runs everything, machines included; `check` the part that needs no machine.
 
+mod bench;
 mod check;
 mod demo;
 mod ramdisk;
@@ -20,7 +22,9 @@ const USAGE: &str = "usage: cargo xtask COMMAND
           deploys a real Debian to a virtual machine, from power-on to ssh; --keep leaves it running
   test [FILTER]
           formatting, lints, all tests, budgets, then the tests with machines whose name holds FILTER
-  check   formatting, lints and the tests that need no machine";
+  check   formatting, lints and the tests that need no machine
+  bench image [--image FILE.qcow2] [--runs N]
+          our image writer against ironic-python-agent's way and qemu-img, on a disk in memory";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -41,6 +45,7 @@ fn dispatch(words: &[&str]) -> Result<ExitCode> {
         ["test"] => test::run(""),
         ["test", filter] => test::run(filter),
         ["check"] => check::run(),
+        ["bench", rest @ ..] => bench::run(rest).map(|()| ExitCode::SUCCESS),
         [] | ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             Ok(ExitCode::SUCCESS)
