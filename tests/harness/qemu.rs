@@ -39,6 +39,8 @@ pub struct Disk {
     pub path: PathBuf,
     pub serial: String,
     pub bus: Bus,
+    /// Place in the firmware's order of disks, from 0. A BIOS tries the first only.
+    pub rank: u32,
 }
 
 /// Kernel and ramdisk given to QEMU directly, without firmware's network boot.
@@ -122,7 +124,7 @@ impl Spec {
                 Bus::Sata => "ide-hd",
                 Bus::Nvme => "nvme",
             };
-            let index = disk_index + number;
+            let index = disk_index + disk.rank;
             add("-device", format!("{device},drive=disk{number},serial={serial},bootindex={index}"));
         }
         if self.firmware == Firmware::Uefi {

@@ -8,7 +8,7 @@ use ferric_tests::host::{self, Consent};
 use ferric_tests::httpd::Fault;
 use ferric_tests::machine::Firmware;
 use ferric_tests::scene::{NODE, Scene, Script, borrowed};
-use ferric_tests::{debian, netns, ssh};
+use ferric_tests::{debian, ssh};
 use std::time::{Duration, Instant};
 
 const HOSTNAME: &str = "ferric-demo";
@@ -59,8 +59,8 @@ fn play(scene: &Scene, image: &debian::Image, start: Instant) -> Result<()> {
     operator.ferric_shown(&borrowed(&scene.deploy(image, "qcow2", Fault::None, HOSTNAME, 1800)))?;
     println!("deployed in {:.0?}", deploy.elapsed());
     step("ssh into the installed system");
-    let answer = ssh::run(&scene.key, "demo", netns::FIRST_LEASE, "hostname", Duration::from_secs(300))?;
-    println!("$ ssh demo@{} hostname\n{answer}", netns::FIRST_LEASE);
+    let answer = scene.ssh("demo", "hostname", Duration::from_secs(300))?;
+    println!("$ ssh demo@{} hostname\n{answer}", scene.address()?.unwrap_or_default());
     ensure!(answer == HOSTNAME, "the host name is '{answer}', the config drive says '{HOSTNAME}'");
     println!("done in {:.0?} from an empty network to ssh", start.elapsed());
     Ok(())
@@ -71,7 +71,9 @@ fn stay(scene: &Scene) -> Result<()> {
     let door = scene.network.door();
     println!("\nEverything runs until Ctrl-C. From another terminal:");
     println!("  {door} {} --url {} node list", scene.operator().program.display(), scene.operator().url);
-    println!("  {door} ssh {} demo@{}", ssh::options(&scene.key).join(" "), netns::FIRST_LEASE);
+    if let Some(address) = scene.address()? {
+        println!("  {door} ssh {} demo@{address}", ssh::options(&scene.key).join(" "));
+    }
     println!("  tail -f {}", scene.machine.console().display());
     loop {
         std::thread::park();
