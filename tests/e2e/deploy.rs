@@ -6,7 +6,7 @@ use ferric_tests::artifacts::Artifacts;
 use ferric_tests::httpd::Fault;
 use ferric_tests::machine::Firmware;
 use ferric_tests::scene::{NODE, Scene, Script, borrowed};
-use ferric_tests::{debian, diskcheck, netns, process, ssh};
+use ferric_tests::{debian, diskcheck, process};
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -52,7 +52,7 @@ fn from_blank_to_ssh(script: Script, profile: Profile) -> Result<()> {
         scene.operator().ferric(&borrowed(&scene.deploy(&image, "qcow2", Fault::None, &hostname, 900)))?;
     println!("deployed in {:.0?}; ferric said:\n{}", deploy.elapsed(), said.trim());
     println!("qemu-img convert of the same image takes {:.1?}", convert(&scene, &image)?);
-    let answer = ssh::run(&scene.key, "demo", &scene.address()?, "hostname", LOGIN)?;
+    let answer = scene.ssh("demo", "hostname", LOGIN)?;
     ensure!(answer == hostname, "the host name is '{answer}', the config drive says '{hostname}'");
     println!("ssh answered after {:.0?} in all", start.elapsed());
     let node = scene.operator().node(NODE)?;

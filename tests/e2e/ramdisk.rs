@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use ferric_common::formats::cpio::{Archive, Node};
 use ferric_initramfs::{Manifest, Profile, build};
-use ferric_tests::artifacts::{self, Artifacts, cache_folder, run_folder, static_program, workspace};
+use ferric_tests::artifacts::{Artifacts, cache_folder, run_folder, static_program, workspace};
 use ferric_tests::machine::{DirectBoot, Firmware, Machine, Spec};
 use ferric_tests::scene::{MAC, NODE, Scene, Script, borrowed};
 use ferric_tests::{netns, ssh};
@@ -67,7 +67,6 @@ fn a_developer_with_the_key_gets_a_shell_and_nobody_else() -> Result<()> {
     });
     let parameter = format!("ferric-ssh-key={}", key.public_text()?.replace(' ', ":"));
     let scene = directly_booted(&artifacts, "dev-ssh", &parameter)?;
-    scene.machine.power_on()?;
     let address = address(&scene)?;
     let shell = "id -u; uname -r; which lsblk ip dmesg vi ps | wc -l; grep -c ferric-agent /proc/1/maps";
     let answer = ssh::run(&key, "dev", &address, shell, BOOT)?;
@@ -86,7 +85,6 @@ fn a_developer_with_the_key_gets_a_shell_and_nobody_else() -> Result<()> {
 fn without_a_key_the_ssh_port_is_closed() -> Result<()> {
     let artifacts = Artifacts::obtain(Profile::Vm)?;
     let scene = directly_booted(&artifacts, "no-ssh", "")?;
-    scene.machine.power_on()?;
     let address = address(&scene)?;
     scene.machine.wait_for_console("inventory taken", 0, BOOT)?;
     let port = SocketAddr::new(address.parse()?, 22);
@@ -150,6 +148,10 @@ fn first_heartbeat(scene: &Scene, from: usize) -> Result<f64> {
 
 /// The machine's address, once its console says that it has one.
 fn address(scene: &Scene) -> Result<String> {
-    scene.machine.wait_for_console("address", 0, BOOT)?;
-    scene.address()
+    // Only machines that are enrolled get an address.
+    scene.operator().ferric(&borrowed(&scene.create()))?;
+    scene.machine.power_on()?;
+    scene.machine.wait_for_console(": address", 0, BOOT)?;
+    let seen = || scene.address();
+    ferric_tests::wait::until("the machine to be seen", BOOT, seen, || "no neighbour".to_owned())
 }

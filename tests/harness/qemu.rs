@@ -39,6 +39,8 @@ pub struct Disk {
     pub path: PathBuf,
     pub serial: String,
     pub bus: Bus,
+    /// Place in the firmware's order of disks, from 0. A BIOS tries the first only.
+    pub rank: u32,
 }
 
 /// Kernel and ramdisk given to QEMU directly, without firmware's network boot.
@@ -71,15 +73,6 @@ impl Spec {
 
     fn socket(&self) -> PathBuf {
         self.folder.join(format!("{}.qmp", self.name))
-    }
-
-    /// A BIOS boots the first disk of its own list and no other, whatever a BMC says; a person has put the largest
-    /// there. (UEFI looks at all of them.)
-    fn place_in_boot_order(&self, number: usize) -> usize {
-        let size = |disk: &Disk| fs::metadata(&disk.path).map_or(0, |found| found.len());
-        let own = self.disks.get(number).map_or(0, size);
-        let before = |(other, disk): (usize, &Disk)| size(disk) > own || size(disk) == own && other < number;
-        self.disks.iter().enumerate().filter(|&entry| before(entry)).count()
     }
 
     /// The command line for one power-on.
@@ -131,7 +124,7 @@ impl Spec {
                 Bus::Sata => "ide-hd",
                 Bus::Nvme => "nvme",
             };
-            let index = disk_index + self.place_in_boot_order(number);
+            let index = disk_index + disk.rank;
             add("-device", format!("{device},drive=disk{number},serial={serial},bootindex={index}"));
         }
         if self.firmware == Firmware::Uefi {

@@ -8,7 +8,8 @@ use crate::httpd::{Fault, Httpd};
 use crate::machine::{Bus, DirectBoot, Disk, Firmware, Machine, Spec, blank_disk};
 use crate::netns::{self, Netns};
 use crate::operator::{Operator, create_arguments};
-use crate::ssh::Key;
+use crate::process::call;
+use crate::ssh::{self, Key};
 use crate::wait;
 use anyhow::Result;
 use std::fs;
@@ -71,32 +72,15 @@ pub struct Scene {
 }
 
 impl Scene {
-    /// The address that the controller leased to the machine.
-    pub fn address(&self) -> Result<String> {
-        let leases = self.folder.join("state/leases.json");
-        wait::until(
-            "the machine to have a lease",
-            Duration::from_secs(60),
-            || {
-                let Ok(text) = fs::read_to_string(&leases) else { return Ok(None) };
-                let table: serde_json::Value = serde_json::from_str(&text)?;
-                let rows = table["leases"].as_array().cloned().unwrap_or_default();
-                let own = rows.iter().find(|row| row["mac"] == MAC);
-                Ok(own.and_then(|row| row["address"].as_str()).map(str::to_owned))
-            },
-            || format!("see {}", leases.display()),
-        )
-    }
-
     /// Moves this thread into a new network and starts everything but the machine.
     pub fn open(artifacts: &Artifacts, script: Script) -> Result<Self> {
         let network = Netns::enter()?;
         network.tap("tap0")?;
         let folder = run_folder(&script.name)?;
-        let disk = |name: &str, serial: &str, bytes: u64| -> Result<Disk> {
+        let disk = |name: &str, serial: &str, bytes: u64, rank: u32| -> Result<Disk> {
             let path = folder.join(name);
             blank_disk(&path, bytes)?;
-            Ok(Disk { path, serial: serial.to_owned(), bus: script.bus })
+            Ok(Disk { path, serial: serial.to_owned(), bus: script.bus, rank })
         };
         let machine = Machine::new(Spec {
             name: "machine".to_owned(),
@@ -105,7 +89,10 @@ impl Scene {
             processors: script.processors,
             mac: MAC.to_owned(),
             tap: Some("tap0".to_owned()),
-            disks: vec![disk("small", OTHER_SERIAL, OTHER_BYTES)?, disk("big", ROOT_SERIAL, ROOT_BYTES)?],
+            disks: vec![
+                disk("small", OTHER_SERIAL, OTHER_BYTES, 1)?,
+                disk("big", ROOT_SERIAL, ROOT_BYTES, 0)?,
+            ],
             direct: script.direct.clone(),
             folder: folder.clone(),
         })?;
@@ -168,6 +155,23 @@ impl Scene {
         ]
         .map(str::to_owned)
         .to_vec()
+    }
+
+    /// The address at which the machine was last seen in this network.
+    pub fn address(&self) -> Result<Option<String>> {
+        let seen = call("ip", &["-4", "neighbour", "show", "dev", netns::BRIDGE])?;
+        Ok(seen
+            .lines()
+            .find(|line| line.contains(MAC) && !line.contains("FAILED"))
+            .and_then(|line| line.split_whitespace().next().map(str::to_owned)))
+    }
+
+    /// Runs a command on the machine as soon as it lets us in.
+    pub fn ssh(&self, user: &str, command: &str, within: Duration) -> Result<String> {
+        let found = || self.address();
+        let address =
+            wait::until("the machine to have an address", within, found, || "no neighbour".to_owned())?;
+        ssh::run(&self.key, user, &address, command, within)
     }
 
     pub fn root_disk(&self) -> PathBuf {

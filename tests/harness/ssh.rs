@@ -50,8 +50,13 @@ pub fn options(key: &Key) -> Vec<String> {
 
 /// Runs one command over SSH.
 pub fn attempt(key: &Key, user: &str, address: &str, command: &str) -> Result<Output> {
-    let mut ssh = Command::new("ssh");
-    ssh.args(options(key)).arg(format!("{user}@{address}")).arg(command).stdin(Stdio::null());
+    // A session that hangs is a failure, not a wait.
+    let mut ssh = Command::new("timeout");
+    ssh.args(["60", "ssh"])
+        .args(options(key))
+        .arg(format!("{user}@{address}"))
+        .arg(command)
+        .stdin(Stdio::null());
     Ok(die_with_us(&mut ssh).output()?)
 }
 
@@ -70,6 +75,7 @@ pub fn run(key: &Key, user: &str, address: &str, command: &str, within: Duration
             // 255 is the client's own failure; any other status is the command's.
             match output.status.code() {
                 Some(255) => Ok(None),
+                Some(124) => bail!("'{command}' on {address} did not end within 60 s"),
                 code => bail!("'{command}' ended with {code:?} on {address}: {last}"),
             }
         },

@@ -59,9 +59,8 @@ fn play(scene: &Scene, image: &debian::Image, start: Instant) -> Result<()> {
     operator.ferric_shown(&borrowed(&scene.deploy(image, "qcow2", Fault::None, HOSTNAME, 1800)))?;
     println!("deployed in {:.0?}", deploy.elapsed());
     step("ssh into the installed system");
-    let address = scene.address()?;
-    let answer = ssh::run(&scene.key, "demo", &address, "hostname", Duration::from_secs(300))?;
-    println!("$ ssh demo@{address} hostname\n{answer}");
+    let answer = scene.ssh("demo", "hostname", Duration::from_secs(300))?;
+    println!("$ ssh demo@{} hostname\n{answer}", scene.address()?.unwrap_or_default());
     ensure!(answer == HOSTNAME, "the host name is '{answer}', the config drive says '{HOSTNAME}'");
     println!("done in {:.0?} from an empty network to ssh", start.elapsed());
     Ok(())
@@ -72,7 +71,9 @@ fn stay(scene: &Scene) -> Result<()> {
     let door = scene.network.door();
     println!("\nEverything runs until Ctrl-C. From another terminal:");
     println!("  {door} {} --url {} node list", scene.operator().program.display(), scene.operator().url);
-    println!("  {door} ssh {} demo@{}", ssh::options(&scene.key).join(" "), scene.address()?);
+    if let Some(address) = scene.address()? {
+        println!("  {door} ssh {} demo@{address}", ssh::options(&scene.key).join(" "));
+    }
     println!("  tail -f {}", scene.machine.console().display());
     loop {
         std::thread::park();
