@@ -36,6 +36,7 @@ enum Duty {
 }
 
 fn main() -> ExitCode {
+    ferric_agent::platform::linux::memory::use_small_pages();
     let arguments: Vec<_> = std::env::args_os().collect();
     let called = arguments.first().map(Path::new).and_then(Path::file_name);
     // By name too: in a container this program may be process 1 and yet not own the machine.

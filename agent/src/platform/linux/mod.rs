@@ -7,6 +7,7 @@ pub mod ioctl;
 pub mod kmod;
 pub mod kmsg;
 pub mod machine;
+pub mod memory;
 pub mod netlink;
 pub mod packet;
 pub mod process;
