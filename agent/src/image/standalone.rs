@@ -66,9 +66,10 @@ fn write(args: &WriteArgs) -> Result<super::WriteReport, String> {
     let progress = ProgressCell::default();
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        scope.spawn(|| show(&progress, &done));
+        let shown = scope.spawn(|| show(&progress, &done));
         let result = write_image(&request, &disk, tls, &progress, &CancelFlag::default());
         done.store(true, Ordering::SeqCst);
+        shown.thread().unpark();
         result.map_err(|e| e.for_operator())
     })
 }
@@ -142,7 +143,7 @@ fn show(progress: &ProgressCell, done: &AtomicBool) {
             let _ = std::io::stderr().flush();
         }
         ticks += 1;
-        std::thread::sleep(Duration::from_millis(200));
+        std::thread::park_timeout(Duration::from_millis(200));
     }
     if terminal {
         eprint!("\r\x1b[K");
