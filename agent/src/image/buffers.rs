@@ -6,8 +6,8 @@ use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-/// Bytes of one buffer. From 1 MiB on a disk is written at its full rate; 2 MiB leaves room to merge.
-pub const CHUNK: usize = 2 << 20;
+/// Bytes of one buffer. From 1 MiB on a disk is written at its full rate.
+pub const CHUNK: usize = 1 << 20;
 /// Alignment that every disk's direct I/O accepts.
 pub const ALIGN: usize = 4096;
 

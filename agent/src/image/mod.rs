@@ -4,8 +4,8 @@
 //! The head of the disk is written last, after the digest was right and everything else was flushed (see `finish.rs`).
 //! What this room leaves to others: which disk (`disk`), who asks (`commands`), kernel calls (`platform`).
 //!
-//! Memory, at most: [`pipeline::CHUNKS`] × [`buffers::CHUNK`] for the stream, one output buffer a worker (1 MiB or one
-//! cluster), 2 MiB of held head and tail, at most 4 MiB of table bytes, and the extent map ([`plan::MAP_BUDGET`]).
+//! Memory, at most: [`pipeline::CHUNKS`] × [`buffers::CHUNK`] for the stream, 8 MiB of output
+//! buffers, the copies of compressed clusters that crossed two buffers, 2 MiB of held head and tail, at most 4 MiB of table bytes, and the extent map ([`plan::MAP_BUDGET`]).
 
 mod buffers;
 pub mod error;

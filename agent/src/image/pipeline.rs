@@ -10,7 +10,7 @@ use super::report::Limit;
 use super::route::{Batch, Bytes, Op, Router};
 use super::target::Target;
 use super::{CancelFlag, ImageError, ImageRequest, ProgressCell, Source};
-use crate::image::buffers::AlignedBuf;
+use crate::image::buffers::{ALIGN, AlignedBuf};
 use ferric_common::formats::qcow2::Compression;
 use ferric_common::ids::{Digest, DigestAlgorithm};
 use ferric_common::units::ByteCount;
@@ -19,10 +19,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Buffers of the stream: 8 × 2 MiB.
+/// Buffers of the stream: 8 × 1 MiB.
 pub const CHUNKS: usize = 8;
 /// Most workers: their output buffers are part of the memory bound.
 const WORKERS: usize = 8;
+/// Memory for the workers' output buffers, one cluster or 1 MiB each: with clusters of 2 MiB there are four workers.
+const OUTPUT: usize = 8 << 20;
 /// A run of zeros in a raw image from this size on is zeroed, not written.
 const ZERO_RUN: usize = 64 << 10;
 
@@ -73,21 +75,26 @@ pub fn run(
     progress: &ProgressCell,
     cancel: &CancelFlag,
 ) -> Result<Body, ImageError> {
-    let workers = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, WORKERS);
+    let cluster = match &plan.content {
+        Content::Raw => 0,
+        Content::Qcow2 { cluster, .. } => *cluster as usize,
+    };
+    let output = cluster.max(Decoder::SMALLEST);
+    let workers =
+        std::thread::available_parallelism().map_or(2, usize::from).clamp(2, WORKERS).min(OUTPUT / output);
     let shared = Shared {
         stop: Stop::default(),
         hashing: Queue::new(CHUNKS),
-        work: Queue::new(workers * 2),
+        // A waiting batch may hold a copy of one compressed cluster.
+        work: Queue::new(if cluster < CHUNK { workers * 2 } else { 2 }),
         zeros: Queue::new(1024),
         target,
         spent: Spent::default(),
     };
     let started = Instant::now();
-    let (cluster, compression, gaps) = match &plan.content {
-        Content::Raw => (0, Compression::Zlib, [].as_slice()),
-        Content::Qcow2 { cluster, compression, gaps, .. } => {
-            (*cluster as usize, *compression, gaps.as_slice())
-        }
+    let (compression, gaps) = match &plan.content {
+        Content::Raw => (Compression::Zlib, [].as_slice()),
+        Content::Qcow2 { compression, gaps, .. } => (*compression, gaps.as_slice()),
     };
     let shared_ref = &shared;
     let outcome = std::thread::scope(|scope| {
@@ -369,11 +376,16 @@ struct Decoder {
     zlib: libdeflater::Decompressor,
     zstd: Option<zstd::bulk::Decompressor<'static>>,
     out: AlignedBuf,
+    /// Where the output begins in `out`: as far from an aligned address as `guest` is from an aligned place on the disk.
+    shift: usize,
     filled: usize,
     guest: u64,
 }
 
 impl Decoder {
+    /// Small clusters are gathered into writes of this size.
+    const SMALLEST: usize = 1 << 20;
+
     fn new(compression: Compression, cluster: usize) -> Decoder {
         Decoder {
             compression,
@@ -381,7 +393,8 @@ impl Decoder {
             zlib: libdeflater::Decompressor::new(),
             zstd: None,
             // Raw images have no clusters and need no buffer.
-            out: AlignedBuf::new(if cluster == 0 { 0 } else { cluster.max(1 << 20) }),
+            out: AlignedBuf::new(if cluster == 0 { 0 } else { cluster.max(Self::SMALLEST) + ALIGN }),
+            shift: 0,
             filled: 0,
             guest: 0,
         }
@@ -390,14 +403,15 @@ impl Decoder {
         self.filled == 0
             || self.guest + self.filled as u64 == guest
                 && self.filled.is_multiple_of(self.cluster)
-                && self.filled + self.cluster <= self.out.bytes().len()
+                && self.shift + self.filled + self.cluster <= self.out.bytes().len()
     }
     fn decode(&mut self, packed: &[u8], guest: u64, length: usize, host: u64) -> Result<(), ImageError> {
         let fault = |what: String| ImageError::Decode { host, what };
         if self.filled == 0 {
             self.guest = guest;
+            self.shift = (guest % ALIGN as u64) as usize;
         }
-        let (from, cluster) = (self.filled, self.cluster);
+        let (from, cluster) = (self.shift + self.filled, self.cluster);
         let room =
             self.out.bytes_mut().get_mut(from..from + cluster).ok_or_else(|| fault("no room".into()))?;
         let count = match self.compression {
@@ -428,7 +442,7 @@ impl Decoder {
     }
     fn flush(&mut self, target: &Target) -> Result<(), ImageError> {
         let filled = std::mem::take(&mut self.filled);
-        match self.out.bytes().get(..filled) {
+        match self.out.bytes().get(self.shift..self.shift + filled) {
             Some(bytes) if filled > 0 => target.put(self.guest, bytes),
             _ => Ok(()),
         }

@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 /// Output bytes after which a batch is handed to a worker.
 const BATCH: u64 = 1 << 20;
+/// Operations after which it is handed over however small they are.
+const OPS: usize = 1024;
 
 /// Bytes of one operation: a part of the batch's chunk, or a copy where they crossed a chunk's border.
 pub enum Bytes {
@@ -121,7 +123,7 @@ impl Open<'_> {
     fn add(&mut self, bytes: u64, op: Op) {
         self.ops.push(op);
         self.bytes += bytes;
-        if self.bytes >= BATCH {
+        if self.bytes >= BATCH || self.ops.len() >= OPS {
             self.flush();
         }
     }

@@ -13,6 +13,8 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 /// Bytes held back at each end of the image: partition tables and boot code.
 pub const HELD: u64 = MIB;
+/// Bytes copied at once where the memory is not aligned as the disk wants it; a multiple of every alignment.
+const BOUNCE: usize = 256 << 10;
 /// Samples kept for the read-back.
 const SAMPLES: usize = 128;
 
@@ -154,33 +156,48 @@ impl Target {
             .map_err(|e| ImageError::device("writing", self.disk.name(), at, e))
     }
 
-    /// Writes any range: straight from `bytes` where it fits the device, else through an aligned copy.
+    /// Writes any range: whole blocks straight from `bytes` where their memory is aligned too, else through a small
+    /// aligned copy; the parts of blocks at both ends are read, changed and written back.
     fn write(&self, at: u64, bytes: &[u8]) -> Result<(), ImageError> {
+        let align = self.disk.alignment().max(1);
+        let unit = align as u64;
+        let end = at + bytes.len() as u64;
+        let first = at.next_multiple_of(unit).min(end);
+        let last = (end - end % unit).max(first);
+        let cut =
+            |from: u64, to: u64| bytes.get((from - at) as usize..(to - at) as usize).unwrap_or_default();
+        self.edge(at, cut(at, first))?;
+        let middle = cut(first, last);
+        if middle.as_ptr().align_offset(align) == 0 && !middle.is_empty() {
+            self.raw_write(first, middle)?;
+        } else if !middle.is_empty() {
+            let mut copy = AlignedBuf::new(middle.len().min(BOUNCE));
+            for (nth, part) in (0u64..).zip(middle.chunks(BOUNCE)) {
+                let place = copy.bytes_mut().get_mut(..part.len()).unwrap_or_default();
+                place.copy_from_slice(part);
+                self.raw_write(first + nth * BOUNCE as u64, place)?;
+            }
+        }
+        self.edge(last, cut(last, end))
+    }
+
+    /// Writes a part of one block. (The last block of a disk may be short; the kernel asks for whole sectors only.)
+    fn edge(&self, at: u64, bytes: &[u8]) -> Result<(), ImageError> {
         if bytes.is_empty() {
             return Ok(());
         }
-        let align = self.disk.alignment().max(1);
-        let end = at + bytes.len() as u64;
-        let whole = at.is_multiple_of(align as u64) && end.is_multiple_of(align as u64);
-        if whole && bytes.as_ptr().align_offset(align) == 0 {
-            return self.raw_write(at, bytes);
-        }
-        let from = at - at % align as u64;
-        let to = end.next_multiple_of(align as u64).min(self.disk.size().0);
-        let mut copy = AlignedBuf::new((to - from) as usize);
-        let guard = (!whole).then(|| lock(&self.edges));
-        if !whole {
-            self.disk
-                .read_at(DiskOffset(from), copy.bytes_mut())
-                .map_err(|e| ImageError::device("reading", self.disk.name(), from, e))?;
-        }
-        let inside = (at - from) as usize..(end - from) as usize;
-        if let Some(place) = copy.bytes_mut().get_mut(inside) {
+        let unit = self.disk.alignment().max(1) as u64;
+        let from = at - at % unit;
+        let mut block = AlignedBuf::new((from + unit).min(self.disk.size().0).saturating_sub(from) as usize);
+        let _guard = lock(&self.edges);
+        self.disk
+            .read_at(DiskOffset(from), block.bytes_mut())
+            .map_err(|e| ImageError::device("reading", self.disk.name(), from, e))?;
+        let inside = (at - from) as usize;
+        if let Some(place) = block.bytes_mut().get_mut(inside..inside + bytes.len()) {
             place.copy_from_slice(bytes);
         }
-        let result = self.raw_write(from, copy.bytes());
-        drop(guard);
-        result
+        self.raw_write(from, block.bytes())
     }
 
     /// Keeps every n-th write for the read-back; n doubles when there are enough.
