@@ -53,7 +53,7 @@ impl fmt::Display for ByteCount {
             GIB..0x100_0000_0000 => (GIB, "GiB"),
             _ => (1 << 40, "TiB"),
         };
-        let tenths = (u128::from(n) * 10 / u128::from(unit as u64)) as u64;
+        let tenths = (u128::from(n) * 10 / u128::from(unit)) as u64;
         write!(f, "{}.{} {name} ({n} bytes)", tenths / 10, tenths % 10)
     }
 }
