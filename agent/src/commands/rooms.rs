@@ -7,6 +7,7 @@ use crate::disk::wipe::{self, EraseError};
 use crate::image::error::Class;
 use crate::image::{self, ImageError, ImageFormat, ImageRequest, WriteRequest};
 use crate::platform::block::BlockDevice;
+use crate::platform::linux::process;
 use ferric_common::ids::Digest;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -62,6 +63,9 @@ impl ImageWriter for Pipeline {
         let report = image::write_image(&request, disk, Arc::clone(&context.tls), &job.progress, &job.cancel)
             .map_err(|error| refused(&id, &error))?;
         tracing::info!("image {id} is on {}: {report}", disk.name());
+        if let Some(peak) = process::peak_memory() {
+            tracing::info!("peak memory of the agent so far: VmHWM {} kB", peak >> 10);
+        }
         Ok(())
     }
 }

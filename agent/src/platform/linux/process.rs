@@ -153,6 +153,13 @@ pub fn start(program: &Path, arguments: &[&str]) -> io::Result<u32> {
     Ok(child.id())
 }
 
+/// Most memory this process ever had resident, in bytes; none if the kernel does not say.
+pub fn peak_memory() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
+}
+
 /// Writes all caches to the disks and ends the machine. Returns only when the kernel refused.
 pub fn end(how: RebootMode) -> io::Error {
     nix::unistd::sync();
@@ -165,6 +172,11 @@ pub fn end(how: RebootMode) -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_kernel_tells_our_peak_memory() {
+        assert!(peak_memory().unwrap() > 1 << 20);
+    }
 
     #[test]
     fn a_child_does_not_inherit_blocked_signals() {
