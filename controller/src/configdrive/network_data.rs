@@ -67,10 +67,10 @@ fn link(link: &Object<'_>) -> Checked {
     let mac = |field| {
         link.meets(field, "a MAC address", |text| text.replace('-', ":").parse::<MacAddress>().is_ok())
     };
-    if let Some(mtu) = link.get("mtu").filter(|mtu| !mtu.is_null()) {
-        if !mtu.as_f64().is_some_and(|mtu| (1.0..=65535.0).contains(&mtu)) {
-            return Err(link.wrong("mtu", "1 to 65535 or null"));
-        }
+    if let Some(mtu) = link.get("mtu").filter(|mtu| !mtu.is_null())
+        && !mtu.as_f64().is_some_and(|mtu| (1.0..=65535.0).contains(&mtu))
+    {
+        return Err(link.wrong("mtu", "1 to 65535 or null"));
     }
     if link.get("vif_id").is_some() {
         link.text("vif_id")?;
