@@ -46,7 +46,14 @@ fn parse_line(line: &str) -> Option<Line> {
         return None;
     }
     let micros: f64 = head.split(',').nth(2)?.parse().ok()?;
-    Some(Line { seconds: micros / 1e6, text: text.to_owned() })
+    Some(Line { seconds: micros / 1e6, text: without_token(text) })
+}
+
+/// The kernel logs its command line; a token on it must not travel in a log archive.
+fn without_token(text: &str) -> String {
+    const KEY: &str = "ipa-agent-token=";
+    let masked = |word: &str| if word.starts_with(KEY) { format!("{KEY}******") } else { word.to_owned() };
+    text.split(' ').map(masked).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -57,5 +64,14 @@ mod tests {
     fn records_are_told_from_continuation_lines_and_junk() {
         let lines = parse("6,339,5140900,-;NET: up; really\n SUBSYSTEM=net;1\njunk\n4,x,y,-;no time\n");
         assert_eq!(lines, [Line { seconds: 5.1409, text: "NET: up; really".into() }]);
+    }
+
+    #[test]
+    fn a_token_on_the_command_line_is_masked() {
+        let lines = parse("5,1,0,-;Command line: quiet ipa-agent-token=s3cret BOOTIF=x\n");
+        assert_eq!(
+            lines.first().map(|l| l.text.as_str()),
+            Some("Command line: quiet ipa-agent-token=****** BOOTIF=x")
+        );
     }
 }
