@@ -53,7 +53,8 @@ fn a_killed_controller_finishes_what_it_began() -> Result<()> {
     let mut scene = Scene::open(&artifacts, Script::new("kill", Firmware::Bios))?;
     let baremetal = Baremetal::new(client, scene.operator());
     enrol(&baremetal)?;
-    let url = scene.images.offer("probe.qcow2", &probe.qcow2.path, Fault::None);
+    // Slow enough that the write is under way for some ten seconds: the stage that matters most must be met.
+    let url = scene.images.offer("probe.qcow2", &probe.qcow2.path, Fault::Slow(1 << 20));
     let checksum = format!("image_checksum={}", probe.qcow2.sha256);
     let source = format!("image_source={url}");
     baremetal.run(&[
@@ -82,6 +83,7 @@ fn a_killed_controller_finishes_what_it_began() -> Result<()> {
         }
     }
     let node = scene.operator().wait_for_state(NODE, &["active"], STAGE)?;
+    ensure!(killed.contains(&"the image is written"), "the controller lived through the write: {killed:?}");
     ensure!(killed.len() >= 5, "the controller was killed in {} stages only: {killed:?}", killed.len());
     ensure!(node["last_error"].is_null(), "{node}");
     scene.machine.wait_for_console(&format!("{}{HOSTNAME}", images::PROBE_SAYS), 0, STAGE)?;

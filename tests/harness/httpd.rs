@@ -23,6 +23,8 @@ pub enum Fault {
     ResetOnce(u64),
     /// Sends this many bytes, then nothing while the server lives.
     Stall(u64),
+    /// A slow line: this many bytes a second.
+    Slow(u64),
     NotFound,
     /// Ignores `Range`: always the whole file with status 200.
     NoRanges,
@@ -178,7 +180,10 @@ fn send(
         _ => end,
     };
     file.seek(SeekFrom::Start(start))?;
-    std::io::copy(&mut file.take(limit - start), &mut stream)?;
+    match fault {
+        Fault::Slow(rate) => trickle(file.take(limit - start), &mut stream, rate, stop)?,
+        _ => drop(std::io::copy(&mut file.take(limit - start), &mut stream)?),
+    }
     match fault {
         Fault::Reset(_) | Fault::ResetOnce(_) if limit < end => {
             // Closing with a linger of zero makes the kernel send RST.
@@ -193,6 +198,17 @@ fn send(
         }
         _ => Ok(limit == end),
     }
+}
+
+/// Sends ten pieces a second.
+fn trickle(mut from: impl Read, to: &mut impl Write, rate: u64, stop: &AtomicBool) -> Result<()> {
+    while !stop.load(Ordering::Relaxed) {
+        if std::io::copy(&mut from.by_ref().take((rate / 10).max(1)), to)? == 0 {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    Ok(())
 }
 
 fn socket_linger_zero(stream: &TcpStream) -> Result<()> {
