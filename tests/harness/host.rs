@@ -1,5 +1,6 @@
 //! What this machine must have: Debian packages, listed before anything is installed.
 
+use crate::artifacts::MUSL;
 use crate::process::run;
 use anyhow::{Result, bail};
 use std::io::{BufRead, Write};
@@ -39,8 +40,24 @@ pub fn consent() -> Consent {
 /// Installs what is missing, after saying what that is.
 ///
 /// # Errors
-/// The operator says no, apt fails, or the system is no Debian.
+/// The operator says no, apt or rustup fails, or the system is no Debian.
 pub fn prepare(consent: Consent) -> Result<()> {
+    packages(consent)?;
+    rust_target()
+}
+
+/// The agent's target. `rust-toolchain.toml` names it, but rustup adds what that file names only to a toolchain that it
+/// installs, not to one that was there before.
+fn rust_target() -> Result<()> {
+    let folder = run(Command::new("rustc").args(["--print", "target-libdir", "--target", MUSL]))?;
+    if Path::new(folder.trim()).exists() {
+        return Ok(());
+    }
+    println!("adding the Rust target {MUSL}");
+    run(Command::new("rustup").args(["target", "add", MUSL])).map(drop)
+}
+
+fn packages(consent: Consent) -> Result<()> {
     let missing: Vec<&str> =
         NEEDED.iter().filter(|(_, file)| !Path::new(file).exists()).map(|(package, _)| *package).collect();
     if missing.is_empty() {
