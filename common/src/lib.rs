@@ -12,6 +12,7 @@ pub mod events;
 pub mod formats;
 pub mod hints;
 pub mod ids;
+pub mod images;
 pub mod limits;
 pub mod steps;
 pub mod units;

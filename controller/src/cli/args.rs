@@ -2,6 +2,7 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ferric_common::ids::MacAddress;
+use ferric_common::images::ImageFormat;
 use serde_json::{Map, Value};
 use std::path::PathBuf;
 
@@ -89,12 +90,6 @@ pub enum BootModeWord {
     Uefi,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum DiskFormat {
-    Qcow2,
-    Raw,
-}
-
 #[derive(Debug, Args)]
 pub struct CreateArgs {
     /// Name of the machine.
@@ -139,9 +134,9 @@ pub struct DeployArgs {
     /// Checksum of the image file: `sha256:HEX`, HEX alone, or the URL of a checksum file.
     #[arg(long, value_name = "SUM")]
     pub checksum: String,
-    /// Format of the image; found out by the controller if left out.
+    /// Format of the image: qcow2, raw, raw.gz, raw.xz, raw.zst or raw.bz2; found out by the controller if left out.
     #[arg(long)]
-    pub format: Option<DiskFormat>,
+    pub format: Option<ImageFormat>,
     #[command(flatten)]
     pub drive: DriveArgs,
 }

@@ -1,11 +1,12 @@
 //! `ferric node deploy`: what the image is goes into `instance_info`, then the node is asked to become active.
 
-use super::args::{DeployArgs, DiskFormat};
+use super::args::DeployArgs;
 use super::client::{Api, node_path};
 use super::drive;
 use super::error::CliError;
 use super::wait::{self, Verb};
 use ferric_common::ids::DigestAlgorithm;
+use ferric_common::images::ImageFormat;
 use serde_json::{Map, Value, json};
 
 /// Keys of `instance_info` that describe an image; those not given now are of an earlier deployment and go.
@@ -30,7 +31,7 @@ pub fn deploy(api: &Api, args: &DeployArgs) -> Result<(), CliError> {
 fn image_info(
     image: &str,
     checksum: &str,
-    format: Option<DiskFormat>,
+    format: Option<ImageFormat>,
 ) -> Result<Map<String, Value>, CliError> {
     let mut out = Map::new();
     let mut put = |key: &str, value: &str| out.insert(key.to_string(), value.into());
@@ -59,7 +60,7 @@ fn image_info(
         }
     }
     if let Some(format) = format {
-        put("image_disk_format", if format == DiskFormat::Raw { "raw" } else { "qcow2" });
+        put("image_disk_format", &format.to_string());
     }
     Ok(out)
 }
@@ -99,7 +100,7 @@ mod tests {
     #[test]
     fn a_checksum_may_be_named_bare_or_elsewhere() {
         let info =
-            |sum: &str| image_info("http://h/i.qcow2", sum, Some(DiskFormat::Qcow2)).map(Value::Object);
+            |sum: &str| image_info("http://h/i.qcow2", sum, Some(ImageFormat::Qcow2)).map(Value::Object);
         let named = json!({"image_source": "http://h/i.qcow2", "image_os_hash_algo": "sha256", "image_os_hash_value": SHA256,
             "image_disk_format": "qcow2"});
         for sum in
@@ -127,7 +128,7 @@ mod tests {
         let drive = DriveArgs { hostname: Some("web1".into()), ..DriveArgs::default() };
         let (image, checksum) = ("http://h/i.raw".into(), SHA256.into());
         let at = At { node: "n".into(), wait: None };
-        deploy(&server.api(), &DeployArgs { at, image, checksum, format: Some(DiskFormat::Raw), drive })
+        deploy(&server.api(), &DeployArgs { at, image, checksum, format: Some(ImageFormat::Raw), drive })
             .unwrap();
         let seen = server.seen();
         assert_eq!(

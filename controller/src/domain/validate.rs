@@ -64,9 +64,9 @@ pub fn image_request(node: &Node, allow_md5: bool) -> Result<ImageRequest, Strin
     }
     let format = word(info, "image_disk_format").map(str::to_ascii_lowercase);
     if let Some(format) = &format
-        && !matches!(format.as_str(), "raw" | "qcow2")
+        && let Err(unknown) = format.parse::<ferric_common::images::ImageFormat>()
     {
-        return Err(format!("instance_info image_disk_format is '{format}'; raw and qcow2 are supported"));
+        return Err(format!("instance_info image_disk_format: {unknown}"));
     }
     Ok(ImageRequest { url, proof: proof(info, allow_md5)?, format })
 }
@@ -115,6 +115,8 @@ fn proof(info: &Object, allow_md5: bool) -> Result<Proof, String> {
 pub fn image_fits(node: &Node, request: &ImageRequest, facts: &ImageFacts) -> Result<(), String> {
     if let (Some(said), Some(found)) = (&request.format, &facts.format)
         && said != found
+        // A raw image whose name says how it is compressed.
+        && !(said == "raw" && found.starts_with("raw."))
     {
         return Err(format!(
             "image_disk_format says {said}, but the image at {} is {found}",

@@ -8,6 +8,7 @@ use crate::images::boot_file::is_text_page;
 use base64::Engine as _;
 use bytes::Bytes;
 use ferric_common::formats::qcow2::{Header, Qcow2Error};
+use ferric_common::images::{ImageFormat, Packing};
 use ferric_common::limits::{
     DNS_ANSWERS, IMAGE_HEAD, IMAGE_SERVER_HEADERS, REDIRECTS, SMALL_REQUEST_TIME, TLS_HANDSHAKE_TIME, URL,
 };
@@ -18,7 +19,6 @@ use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, ServerName};
-use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -30,22 +30,6 @@ use url::{Host, Url};
 
 /// Time to look a name up, and to connect to one address.
 const CONNECT_TIME: Duration = Duration::from_secs(10);
-
-/// The formats that the agent writes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ImageFormat {
-    Raw,
-    Qcow2,
-}
-
-impl fmt::Display for ImageFormat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            ImageFormat::Raw => "raw",
-            ImageFormat::Qcow2 => "qcow2",
-        })
-    }
-}
 
 /// What is known of an image from its first 64 KiB.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,7 +61,7 @@ pub struct SourceAccess {
 pub enum ImageSourceError {
     #[error("image source '{url}' is not a URL that is fetched: {why}")]
     Url { url: String, why: &'static str },
-    #[error("disk format '{0}' is not supported; declare raw or qcow2")]
+    #[error("disk format '{0}' is not supported; declare raw, raw.gz, raw.xz, raw.zst, raw.bz2 or qcow2")]
     DeclaredFormat(String),
     #[error("image {url}: looking up {host}: {reason}")]
     Lookup { url: String, host: String, reason: io::Error },
@@ -103,7 +87,9 @@ pub enum ImageSourceError {
     TextPage { url: String },
     #[error("image {url}: declared as {declared}, but the file is {found}")]
     Format { url: String, declared: ImageFormat, found: &'static str },
-    #[error("image {url}: the file is {found}; only raw and qcow2 are deployed")]
+    #[error(
+        "image {url}: the file is {found}; raw and qcow2 are deployed, and raw in gzip, xz, zstd or bzip2 where the name ends in .gz, .xz, .zst or .bz2 or image_disk_format says raw.gz and so on"
+    )]
     Container { url: String, found: &'static str },
     #[error("image {url}: {reason}")]
     Qcow2 { url: String, reason: Qcow2Error },
@@ -141,7 +127,7 @@ pub async fn inspect(
     declared_format: Option<&str>,
     access: &SourceAccess,
 ) -> Result<ImageFacts, ImageSourceError> {
-    let declared = declared_format.map(parse_format).transpose()?;
+    let declared = declared(declared_format, url)?;
     let mut at = parse_url(url)?;
     let whole = async {
         for _ in 0..=REDIRECTS {
@@ -161,14 +147,6 @@ pub async fn inspect(
             let url = parse_url(url).map_or_else(|_| String::new(), |u| shown(&u));
             Err(ImageSourceError::Timeout { url, doing: "looking at the image", after })
         }
-    }
-}
-
-fn parse_format(text: &str) -> Result<ImageFormat, ImageSourceError> {
-    match text {
-        "raw" => Ok(ImageFormat::Raw),
-        "qcow2" => Ok(ImageFormat::Qcow2),
-        other => Err(ImageSourceError::DeclaredFormat(other.chars().take(32).collect())),
     }
 }
 
@@ -382,6 +360,17 @@ fn redirect(url: &Url, response: &Response<Incoming>) -> Result<Option<Url>, Ima
     parse_url(next.as_str()).map(Some)
 }
 
+/// What the image is said to be, by the node and by the image's own name.
+fn declared(format: Option<&str>, url: &str) -> Result<Option<ImageFormat>, ImageSourceError> {
+    let Some(text) = format else {
+        let named = ImageFormat::Raw.named(url);
+        return Ok(Some(named).filter(|named| *named != ImageFormat::Raw));
+    };
+    let format = text.parse::<ImageFormat>();
+    let format = format.map_err(|_| ImageSourceError::DeclaredFormat(text.chars().take(32).collect()))?;
+    Ok(Some(format.named(url)))
+}
+
 async fn judge(
     url: &str,
     response: Response<Incoming>,
@@ -405,7 +394,7 @@ async fn judge(
     }
     let found = content(&head);
     match (declared, found) {
-        (_, Content::Raw) if declared != Some(ImageFormat::Qcow2) => Ok(ImageFacts {
+        (None | Some(ImageFormat::Raw), Content::Raw) => Ok(ImageFacts {
             length,
             accepts_ranges,
             format: ImageFormat::Raw,
@@ -421,6 +410,14 @@ async fn judge(
             let format = ImageFormat::Qcow2;
             Ok(ImageFacts { length, accepts_ranges, format, virtual_size, backing_file })
         }
+        (_, Content::Packed(packing)) if declared == Some(ImageFormat::Packed(packing)) => Ok(ImageFacts {
+            length,
+            accepts_ranges,
+            format: ImageFormat::Packed(packing),
+            // A compressed stream does not say how long it is.
+            virtual_size: None,
+            backing_file: false,
+        }),
         (Some(declared), found) => {
             Err(ImageSourceError::Format { url: url(), declared, found: found.describe() })
         }
@@ -458,14 +455,19 @@ async fn read_head(mut body: Incoming) -> Result<Vec<u8>, hyper::Error> {
 enum Content {
     Raw,
     Qcow2,
+    Packed(Packing),
     Other(&'static str),
 }
 
 impl Content {
     fn describe(self) -> &'static str {
         match self {
-            Content::Raw => "not qcow2 (a raw image?)",
+            Content::Raw => "a raw image, or none that is known",
             Content::Qcow2 => "qcow2",
+            Content::Packed(Packing::Gz) => "compressed with gzip",
+            Content::Packed(Packing::Xz) => "compressed with xz",
+            Content::Packed(Packing::Zst) => "compressed with zstd",
+            Content::Packed(Packing::Bz2) => "compressed with bzip2",
             Content::Other(name) => name,
         }
     }
@@ -473,7 +475,7 @@ impl Content {
 
 /// By the magic at the start; what has none is a raw disk.
 fn content(head: &[u8]) -> Content {
-    const OTHERS: [(usize, &[u8], &str); 12] = [
+    const OTHERS: [(usize, &[u8], &str); 8] = [
         (0, b"KDMV", "a VMDK image"),
         (0, b"# Disk DescriptorFile", "a VMDK image"),
         (0, b"conectix", "a VHD image"),
@@ -481,14 +483,13 @@ fn content(head: &[u8]) -> Content {
         (0x40, &[0x7f, 0x10, 0xda, 0xbe], "a VDI image"),
         (0, b"QED\0", "a QED image"),
         (0, b"LUKS\xba\xbe", "a LUKS container"),
-        (0, &[0x1f, 0x8b], "compressed with gzip"),
-        (0, b"\xfd7zXZ\0", "compressed with xz"),
-        (0, &[0x28, 0xb5, 0x2f, 0xfd], "compressed with zstd"),
-        (0, b"BZh", "compressed with bzip2"),
         (0, b"PK\x03\x04", "a zip archive"),
     ];
     if Header::is_qcow2(head) {
         return Content::Qcow2;
+    }
+    if let Some(packing) = Packing::found(head) {
+        return Content::Packed(packing);
     }
     let at = |offset: usize, magic: &[u8]| head.get(offset..).is_some_and(|b| b.starts_with(magic));
     let other = OTHERS.iter().find(|(offset, magic, _)| at(*offset, magic));
@@ -606,11 +607,21 @@ mod tests {
         let image = answer("200 OK", &qcow2(1 << 30));
         let raw = || answer("200 OK", &[0; 4096]);
         refused(image, Some("raw"), "image BASE/d/i.img: declared as raw, but the file is qcow2").await;
-        let text = "image BASE/d/i.img: declared as qcow2, but the file is not qcow2 (a raw image?)";
+        let text =
+            "image BASE/d/i.img: declared as qcow2, but the file is a raw image, or none that is known";
         refused(raw(), Some("qcow2"), text).await;
-        refused(raw(), Some("vmdk"), "disk format 'vmdk' is not supported; declare raw or qcow2").await;
-        let text = "image BASE/d/i.img: the file is compressed with gzip; only raw and qcow2 are deployed";
+        refused(
+            raw(),
+            Some("vmdk"),
+            "disk format 'vmdk' is not supported; declare raw, raw.gz, raw.xz, raw.zst, raw.bz2 or qcow2",
+        )
+        .await;
+        let text = "image BASE/d/i.img: the file is compressed with gzip; raw and qcow2 are deployed, and raw in gzip, xz, zstd or bzip2 where the name ends in .gz, .xz, .zst or .bz2 or image_disk_format says raw.gz and so on";
         refused(answer("200 OK", &[0x1f, 0x8b, 8]), None, text).await;
+        let packed = facts(vec![answer("200 OK", &[0x1f, 0x8b, 8, 0])], Some("raw.gz")).await.unwrap();
+        assert_eq!((packed.format.to_string().as_str(), packed.virtual_size), ("raw.gz", None));
+        let text = "image BASE/d/i.img: declared as raw.xz, but the file is compressed with gzip";
+        refused(answer("200 OK", &[0x1f, 0x8b, 8, 0]), Some("raw.xz"), text).await;
         let text = "image BASE/d/i.img: declared as raw, but the file is a VMDK image";
         refused(answer("200 OK", b"KDMV...."), Some("raw"), text).await;
         let text =
