@@ -3,30 +3,21 @@
 //! A transfer is taken up again with `Range` and `If-Range`; a file that changed meanwhile is never glued. The digest of
 //! the whole covers every seam in any case.
 
-use super::connection::{self, Connection};
+use super::answer::{self, Answer, Validator};
+use super::wire::{self, Broken, Connection, Head};
 use super::{START, Timeouts};
 use crate::image::{CancelFlag, ImageError, ImageRequest};
-use bytes::{Buf, Bytes};
 use ferric_common::limits;
-use http_body_util::{BodyExt, Empty};
-use hyper::body::Incoming;
-use hyper::header::{self, HeaderMap, HeaderValue};
-use hyper::{Request, Response, StatusCode};
+use http::header::HeaderValue;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::runtime::{Builder, Runtime};
 use url::Url;
 
 /// Progress that makes the count of tries start anew, in bytes.
 const PROGRESS: u64 = 1 << 20;
-
-/// How long a cancellation may go unheard while a server is silent.
-const CANCEL_TICK: Duration = Duration::from_millis(500);
-
-/// What tells two versions of a file apart.
-#[derive(Clone, Debug, PartialEq)]
-struct Validator(HeaderValue);
+/// Bytes read at once while what a server sends again is skipped.
+const SKIP: usize = 64 << 10;
 
 struct Place {
     url: Url,
@@ -34,7 +25,6 @@ struct Place {
 }
 
 pub struct HttpSource {
-    runtime: Runtime,
     places: Vec<Place>,
     current: usize,
     name: String,
@@ -44,16 +34,17 @@ pub struct HttpSource {
     timeouts: Timeouts,
     cancel: CancelFlag,
     born: Instant,
-    connection: Option<Connection>,
+    /// A connection between two requests.
+    idle: Option<Connection>,
     length: Option<u64>,
     ranges: bool,
     start: Vec<u8>,
     // the stream
     at: u64,
-    body: Option<Incoming>,
+    /// The connection on which the stream comes.
+    stream: Option<Connection>,
     /// Bytes still to be skipped: the server began at 0 again.
     skip: u64,
-    pending: Bytes,
     resumes: u32,
     tries: u32,
     last_progress: u64,
@@ -61,7 +52,7 @@ pub struct HttpSource {
 }
 
 /// Why one try failed.
-enum Failure {
+pub(super) enum Failure {
     /// Another try may help.
     Transient(String),
     /// The body ended in order but early, after so many bytes of it; another try may help.
@@ -75,22 +66,14 @@ impl From<ImageError> for Failure {
     }
 }
 
-/// Whether a body ended in order, but before its Content-Length.
-fn is_early_end(error: &hyper::Error) -> bool {
-    let source = std::error::Error::source(error).and_then(|s| s.downcast_ref::<std::io::Error>());
-    error.is_incomplete_message() || source.is_some_and(|e| e.kind() == std::io::ErrorKind::UnexpectedEof)
-}
-
-fn transient(error: impl std::error::Error) -> Failure {
-    Failure::Transient(crate::image::error::chain(&error))
-}
-
-/// What an answer to a range request holds.
-enum Answer {
-    /// 206, begins where asked.
-    Partial(Response<Incoming>),
-    /// 200, begins at byte 0.
-    Whole(Response<Incoming>),
+impl From<Broken> for Failure {
+    fn from(broken: Broken) -> Failure {
+        match broken {
+            Broken::Cancelled => Failure::Fatal(ImageError::Cancelled),
+            Broken::Early => Failure::Ended(0),
+            Broken::Other(cause) => Failure::Transient(cause),
+        }
+    }
 }
 
 impl HttpSource {
@@ -100,36 +83,27 @@ impl HttpSource {
         timeouts: Timeouts,
         cancel: CancelFlag,
     ) -> Result<HttpSource, ImageError> {
-        let places = image.urls.iter().map(|u| Ok(Place { url: parse_url(u)?, validator: None }));
+        let places = image.urls.iter().map(|u| Ok(Place { url: answer::parse_url(u)?, validator: None }));
         let places = places.collect::<Result<Vec<_>, ImageError>>()?;
         let Some(first) = places.first() else {
             return Err(ImageError::Url { url: String::new(), why: "no URL was given".into() });
         };
-        let name = display(&first.url);
-        let runtime = Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|e| ImageError::Internal { what: format!("starting the network runtime: {e}") })?;
+        let name = answer::display(&first.url);
         let authorization = match &image.authorization {
-            Some(text) => {
-                let mut value = HeaderValue::from_str(text).map_err(|_| ImageError::Url {
-                    url: name.clone(),
-                    why: "the Authorization value holds characters that no header may hold".into(),
-                })?;
-                value.set_sensitive(true);
-                Some(value)
-            }
+            Some(text) => Some(HeaderValue::from_str(text).map_err(|_| ImageError::Url {
+                url: name.clone(),
+                why: "the Authorization value holds characters that no header may hold".into(),
+            })?),
             None => None,
         };
         let proxies = image
             .proxies
             .iter()
             .filter(|(_, value)| !value.is_empty())
-            .map(|(scheme, value)| Ok((scheme.clone(), parse_url(value)?)))
+            .map(|(scheme, value)| Ok((scheme.clone(), answer::parse_url(value)?)))
             .collect::<Result<Vec<_>, ImageError>>()?;
         let now = Instant::now();
         let mut source = HttpSource {
-            runtime,
             places,
             current: 0,
             name,
@@ -139,14 +113,13 @@ impl HttpSource {
             timeouts,
             cancel,
             born: now,
-            connection: None,
+            idle: None,
             length: None,
             ranges: false,
             start: Vec::new(),
             at: 0,
-            body: None,
+            stream: None,
             skip: 0,
-            pending: Bytes::new(),
             resumes: 0,
             tries: 0,
             last_progress: 0,
@@ -187,51 +160,31 @@ impl HttpSource {
     }
 
     fn probe_once(&mut self) -> Result<(), Failure> {
-        match self.request(Some(0..START as u64), true)? {
-            Answer::Partial(response) => {
-                self.length = Some(
-                    content_range(response.headers())
-                        .ok_or_else(|| {
-                            Failure::Transient(
-                                "the answer to a range request has no usable Content-Range".into(),
-                            )
-                        })?
-                        .1,
-                );
-                let want = self.length.unwrap_or(0).min(START as u64) as usize;
-                self.start = self.collect(response.into_body(), want)?;
+        let (found, mut connection) = self.request(Some(0..START as u64), true)?;
+        match found {
+            Answer::Partial(head) => {
+                let (_, total) = answer::content_range(&head.headers).ok_or_else(|| {
+                    Failure::Transient("the answer to a range request has no usable Content-Range".into())
+                })?;
+                self.length = Some(total);
+                self.start = self.collect(connection, total.min(START as u64) as usize)?;
                 self.ranges = true;
-                self.rewind();
             }
-            Answer::Whole(response) => {
-                self.length = content_length(response.headers());
+            Answer::Whole(head) => {
+                self.length = answer::content_length(&head.headers);
                 self.ranges = false;
-                self.body = Some(response.into_body());
                 let want = self.length.unwrap_or(START as u64).min(START as u64) as usize;
-                let mut start = Vec::new();
-                self.window = (Instant::now(), 0);
-                while start.len() < want {
-                    self.check_rate(start.len() as u64)?;
-                    match self.next_frame() {
-                        Ok(Some(frame)) => start.extend_from_slice(&frame),
-                        Ok(None) => break,
-                        Err(Failure::Ended(_)) => return Err(Failure::Ended(start.len() as u64)),
-                        Err(failure) => return Err(failure),
-                    }
-                }
-                self.pending = Bytes::from(start.clone());
-                start.truncate(START);
-                self.start = start;
+                self.start = self.gather(&mut connection, want)?;
+                self.stream = Some(connection);
             }
         }
         Ok(())
     }
 
+    /// Sets the stream back to byte 0; the start is at hand and need not be sent again.
     pub fn rewind(&mut self) {
-        self.body = None;
+        self.stream = None;
         self.skip = 0;
-        // With ranges the start is at hand and the stream goes on behind it.
-        self.pending = if self.ranges { Bytes::from(self.start.clone()) } else { Bytes::new() };
         self.at = 0;
         self.last_progress = 0;
     }
@@ -254,36 +207,36 @@ impl HttpSource {
     fn fetch_once(&mut self, range: Range<u64>) -> Result<Vec<u8>, Failure> {
         let want = range.end.saturating_sub(range.start) as usize;
         match self.request(Some(range), false)? {
-            Answer::Partial(response) => self.collect(response.into_body(), want),
-            Answer::Whole(_) => {
+            (Answer::Partial(_), connection) => self.collect(connection, want),
+            (Answer::Whole(_), _) => {
                 Err(self.changed("it no longer answers range requests, or has another ETag").into())
             }
         }
     }
 
+    /// The next bytes of the stream: 0 only at the proper end of the file.
     pub fn read(&mut self, buffer: &mut [u8]) -> Result<usize, ImageError> {
-        let mut filled = 0;
-        while filled < buffer.len() {
-            if !self.pending.is_empty() {
-                let space = buffer.get_mut(filled..).unwrap_or_default();
-                let count = self.pending.len().min(space.len());
-                if let (Some(to), Some(from)) = (space.get_mut(..count), self.pending.get(..count)) {
-                    to.copy_from_slice(from);
-                }
-                self.pending.advance(count);
-                filled += count;
-                self.at += count as u64;
-                continue;
+        let known = self.start.get(usize::try_from(self.at).unwrap_or(usize::MAX)..).unwrap_or_default();
+        if !known.is_empty() {
+            let count = known.len().min(buffer.len());
+            if let (Some(to), Some(from)) = (buffer.get_mut(..count), known.get(..count)) {
+                to.copy_from_slice(from);
             }
+            self.at += count as u64;
+            return Ok(count);
+        }
+        loop {
             if let Some(length) = self.length.filter(|length| self.at >= *length) {
                 self.check_end(length)?;
-                break;
+                return Ok(0);
             }
-            match self.advance() {
-                Ok(Some(frame)) => self.pending = frame,
-                Ok(None) => break,
+            match self.advance(buffer) {
+                Ok(count) => {
+                    self.at += count as u64;
+                    return Ok(count);
+                }
                 Err(failure) => {
-                    self.body = None;
+                    self.stream = None;
                     if self.at >= self.last_progress + PROGRESS {
                         self.tries = 0;
                         self.last_progress = self.at;
@@ -293,72 +246,64 @@ impl HttpSource {
                 }
             }
         }
-        Ok(filled)
     }
 
     /// A body without Content-Length may go on behind the length that was announced.
     fn check_end(&mut self, expected: u64) -> Result<(), ImageError> {
-        let more = match self.next_frame() {
-            Ok(Some(frame)) => !frame.is_empty(),
-            // Everything is here; how the connection ends does not matter.
-            Ok(None) | Err(_) => false,
-        };
-        self.body = None;
-        match more {
-            true => Err(ImageError::TooLong { url: self.name.clone(), expected: expected.into() }),
-            false => Ok(()),
+        let mut byte = [0];
+        // Everything is here; how the connection ends does not matter.
+        match self.stream.take().map(|mut stream| stream.read(&mut byte)) {
+            Some(Ok(1..)) => Err(ImageError::TooLong { url: self.name.clone(), expected: expected.into() }),
+            _ => Ok(()),
         }
     }
 
-    /// The next frame of the stream at `self.at`, opening the transfer (again) where needed.
-    fn advance(&mut self) -> Result<Option<Bytes>, Failure> {
-        if self.body.is_none() {
-            self.reopen()?;
-        }
-        loop {
-            self.check_rate(self.at)?;
-            let Some(mut frame) = self.next_frame()? else {
-                return match self.length {
-                    Some(expected) if self.at < expected => Err(Failure::Ended(0)),
-                    _ => Ok(None),
-                };
-            };
-            if self.skip > 0 {
-                let count = self.skip.min(frame.len() as u64);
-                frame.advance(count as usize);
-                self.skip -= count;
+    /// Bytes of the stream from `self.at` on, opening the transfer (again) where needed.
+    fn advance(&mut self, buffer: &mut [u8]) -> Result<usize, Failure> {
+        let mut stream = match self.stream.take() {
+            Some(stream) => stream,
+            None => self.reopen()?,
+        };
+        self.check_rate(self.at)?;
+        while self.skip > 0 {
+            let mut scratch = [0; SKIP];
+            let room = self.skip.min(SKIP as u64) as usize;
+            let count = stream.read(scratch.get_mut(..room).unwrap_or_default())?;
+            if count == 0 {
+                return Err(Failure::Ended(0));
             }
-            if let Some(expected) = self.length
-                && self.at + frame.len() as u64 > expected
-            {
+            self.skip -= count as u64;
+            self.check_rate(self.at)?;
+        }
+        let count = stream.read(buffer)?;
+        match self.length {
+            Some(expected) if count == 0 && self.at < expected => return Err(Failure::Ended(0)),
+            Some(expected) if self.at + count as u64 > expected => {
                 let url = self.name.clone();
                 return Err(ImageError::TooLong { url, expected: expected.into() }.into());
             }
-            if !frame.is_empty() {
-                return Ok(Some(frame));
-            }
+            _ => {}
         }
+        self.stream = Some(stream);
+        Ok(count)
     }
 
-    fn reopen(&mut self) -> Result<(), Failure> {
+    fn reopen(&mut self) -> Result<Connection, Failure> {
         let at = self.at;
         let range = (at > 0).then_some(at..self.length.unwrap_or(u64::MAX));
-        let response = match self.request(range, false)? {
-            Answer::Partial(response) => response,
-            Answer::Whole(response) => {
-                if let (Some(before), Some(now)) = (self.length, content_length(response.headers()))
-                    && before != now
-                {
-                    return Err(self.changed(&format!("its length is now {now}, it was {before}")).into());
-                }
-                // The server knows no ranges: what we have is skipped, the digest covers the seam.
-                self.skip = at;
-                response
+        self.skip = 0;
+        let (found, connection) = self.request(range, false)?;
+        if let Answer::Whole(head) = found {
+            if let (Some(before), Some(now)) = (self.length, answer::content_length(&head.headers))
+                && before != now
+            {
+                return Err(self.changed(&format!("its length is now {now}, it was {before}")).into());
             }
-        };
+            // The server knows no ranges: what we have is skipped, the digest covers the seam.
+            self.skip = at;
+        }
         self.window = (Instant::now(), self.at);
-        self.body = Some(response.into_body());
-        Ok(())
+        Ok(connection)
     }
 
     /// A server that trickles is as useless as a silent one. `got` counts on from where [`Self::window`] began.
@@ -383,186 +328,163 @@ impl HttpSource {
         Ok(())
     }
 
-    fn next_frame(&mut self) -> Result<Option<Bytes>, Failure> {
-        let silence = self.timeouts.silence;
-        let Some(body) = self.body.as_mut() else { return Ok(None) };
-        let cancel = self.cancel.clone();
-        self.runtime.block_on(async {
-            let heard = Instant::now();
-            loop {
-                // Short waits, so that a cancellation does not wait for a silent server.
-                let wait = silence.saturating_sub(heard.elapsed()).min(CANCEL_TICK);
-                match tokio::time::timeout(wait, body.frame()).await {
-                    Err(_) if cancel.is_set() => return Err(ImageError::Cancelled.into()),
-                    Err(_) if heard.elapsed() < silence => {}
-                    Err(_) => return Err(Failure::Transient(format!("no byte for {silence:?}"))),
-                    Ok(None) => return Ok(None),
-                    Ok(Some(Err(e))) if is_early_end(&e) => return Err(Failure::Ended(0)),
-                    Ok(Some(Err(e))) => return Err(transient(e)),
-                    Ok(Some(Ok(frame))) => match frame.into_data() {
-                        Ok(data) => return Ok(Some(data)),
-                        Err(_trailers) => {}
-                    },
-                }
-            }
-        })
+    /// The whole of a small body; the connection is kept for the next request where it can be.
+    fn collect(&mut self, mut connection: Connection, want: usize) -> Result<Vec<u8>, Failure> {
+        let bytes = self.gather(&mut connection, want)?;
+        let short = bytes.len() as u64;
+        if bytes.len() < want {
+            return Err(Failure::Ended(short));
+        }
+        match connection.read(&mut [0])? {
+            0 if connection.is_idle() => self.idle = Some(connection),
+            0 => {}
+            _ => return Err(Failure::Transient("the answer is longer than the range asked for".into())),
+        }
+        Ok(bytes)
     }
 
-    /// The whole of a small body.
-    fn collect(&mut self, body: Incoming, want: usize) -> Result<Vec<u8>, Failure> {
-        let kept = self.body.replace(body);
-        let mut bytes = Vec::with_capacity(want);
-        let window = std::mem::replace(&mut self.window, (Instant::now(), 0));
-        let result = loop {
-            if let Err(failure) = self.check_rate(bytes.len() as u64) {
-                break Err(failure);
+    /// The first `want` bytes of a body, fewer where it ends before.
+    fn gather(&mut self, connection: &mut Connection, want: usize) -> Result<Vec<u8>, Failure> {
+        let stream_window = std::mem::replace(&mut self.window, (Instant::now(), 0));
+        let mut bytes = vec![0; want];
+        let mut filled = 0;
+        while filled < want {
+            self.check_rate(filled as u64)?;
+            match connection.read(bytes.get_mut(filled..).unwrap_or_default()) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(Broken::Early) => return Err(Failure::Ended(filled as u64)),
+                Err(broken) => return Err(broken.into()),
             }
-            match self.next_frame() {
-                Ok(Some(frame)) if bytes.len() + frame.len() <= want => bytes.extend_from_slice(&frame),
-                Ok(Some(_)) => {
-                    break Err(Failure::Transient("the answer is longer than the range asked for".into()));
-                }
-                Ok(None) if bytes.len() == want => break Ok(bytes),
-                Ok(None) | Err(Failure::Ended(_)) => break Err(Failure::Ended(bytes.len() as u64)),
-                Err(failure) => break Err(failure),
-            }
-        };
-        self.body = kept;
-        self.window = window;
-        result
+        }
+        self.window = stream_window;
+        bytes.truncate(filled);
+        Ok(bytes)
     }
 
     /// Sends one GET, follows redirects, judges status and headers.
-    fn request(&mut self, range: Option<Range<u64>>, first: bool) -> Result<Answer, Failure> {
+    fn request(&mut self, range: Option<Range<u64>>, first: bool) -> Result<(Answer, Connection), Failure> {
         let place = self.places.get(self.current).ok_or_else(|| self.give_up("no URL left".into()))?;
         let (start_url, validator) = (place.url.clone(), place.validator.clone());
         let mut url = start_url.clone();
         for _ in 0..=limits::REDIRECTS {
-            let response = self.send(&url, &start_url, range.as_ref(), validator.as_ref())?;
-            if response.status().is_redirection() && response.status() != StatusCode::NOT_MODIFIED {
-                url = redirect(&url, response.headers())?;
+            let (head, connection) = self.send(&url, &start_url, range.as_ref(), validator.as_ref())?;
+            if head.status.is_redirection() && head.status.as_u16() != 304 {
+                url = answer::redirect(&url, &head.headers)?;
                 continue;
             }
-            return self.judge(response, range, first);
+            return Ok((self.judge(head, range, first)?, connection));
         }
         let why = format!("more than {} redirects", limits::REDIRECTS);
-        Err(ImageError::Url { url: display(&start_url), why }.into())
+        Err(ImageError::Url { url: answer::display(&start_url), why }.into())
     }
 
     fn send(
         &mut self,
         url: &Url,
-        origin_url: &Url,
+        start_url: &Url,
         range: Option<&Range<u64>>,
         validator: Option<&Validator>,
-    ) -> Result<Response<Incoming>, Failure> {
-        let origin = connection::origin(url);
-        let proxy = self.proxies.iter().find(|(scheme, _)| scheme == url.scheme()).map(|(_, p)| p.clone());
-        let (runtime, timeouts, tls) = (&self.runtime, &self.timeouts, &self.tls);
-        let mut kept = self.connection.take().filter(|c| c.origin == origin);
-        if let Some(connection) = kept.as_mut()
-            && runtime.block_on(connection.sender.ready()).is_err()
-        {
-            kept = None;
-        }
-        let mut connection = match kept {
-            Some(connection) => connection,
-            None => {
-                runtime.block_on(connection::open(url, proxy.as_ref(), tls, timeouts)).map_err(transient)?
-            }
-        };
-        let target = if connection.absolute { url.to_string() } else { path_and_query(url) };
-        let mut request = Request::get(target)
-            .header(header::HOST, host_header(url))
-            .header(header::USER_AGENT, concat!("ferric-agent/", env!("CARGO_PKG_VERSION")))
-            .header(header::ACCEPT_ENCODING, "identity");
-        if let Some(range) = range {
-            let last = range.end.saturating_sub(1);
-            let value = if range.end == u64::MAX {
-                format!("bytes={}-", range.start)
-            } else {
-                format!("bytes={}-{last}", range.start)
-            };
-            request = request.header(header::RANGE, value);
-            if let Some(Validator(value)) = validator {
-                request = request.header(header::IF_RANGE, value);
+    ) -> Result<(Head, Connection), Failure> {
+        let origin = wire::origin(url);
+        if let Some(mut connection) = self.idle.take().filter(|c| c.origin == origin) {
+            let text = self.compose(&connection, url, start_url, range, validator);
+            match connection.ask(&text) {
+                Ok(head) => return Ok((head, connection)),
+                Err(Broken::Cancelled) => return Err(ImageError::Cancelled.into()),
+                // A server may close what was idle at any time: that is no failed try.
+                Err(_) => {}
             }
         }
-        if let Some(value) = &self.authorization
-            && connection::origin(origin_url) == origin
-        {
-            request = request.header(header::AUTHORIZATION, value);
-        }
-        let request = request.body(Empty::<Bytes>::new()).map_err(transient)?;
-        let silence = timeouts.silence;
-        let response = runtime.block_on(async {
-            match tokio::time::timeout(silence, connection.sender.send_request(request)).await {
-                Ok(response) => response.map_err(transient),
-                Err(_) => Err(Failure::Transient(format!("no answer within {silence:?}"))),
-            }
-        })?;
-        self.connection = Some(connection);
-        Ok(response)
+        let proxy = self.proxies.iter().find(|(scheme, _)| scheme == url.scheme()).map(|(_, p)| p);
+        let mut connection = Connection::open(url, proxy, &self.tls, &self.timeouts, &self.cancel)?;
+        let text = self.compose(&connection, url, start_url, range, validator);
+        let head = connection.ask(&text)?;
+        Ok((head, connection))
     }
 
-    fn judge(
-        &mut self,
-        response: Response<Incoming>,
-        range: Option<Range<u64>>,
-        first: bool,
-    ) -> Result<Answer, Failure> {
-        let status = response.status();
-        let url = self.name.clone();
-        if let Some(place) = self.places.get_mut(self.current) {
-            let now = validator(response.headers());
-            match &place.validator {
-                None => place.validator = now,
-                Some(before) if status.is_success() && now.as_ref() != Some(before) => {
-                    return Err(self.changed("its ETag or date is another").into());
-                }
-                Some(_) => {}
+    fn compose(
+        &self,
+        connection: &Connection,
+        url: &Url,
+        start_url: &Url,
+        range: Option<&Range<u64>>,
+        validator: Option<&Validator>,
+    ) -> String {
+        let target = if connection.absolute { url.to_string() } else { answer::path_and_query(url) };
+        let mut text = format!(
+            "GET {target} HTTP/1.1\r\nHost: {}\r\nUser-Agent: ferric-agent/{}\r\nAccept: */*\r\nAccept-Encoding: identity\r\n",
+            answer::host_header(url),
+            env!("CARGO_PKG_VERSION")
+        );
+        let mut field = |name: &str, value: &str| text.push_str(&format!("{name}: {value}\r\n"));
+        if let Some(range) = range {
+            match range.end {
+                u64::MAX => field("Range", &format!("bytes={}-", range.start)),
+                end => field("Range", &format!("bytes={}-{}", range.start, end.saturating_sub(1))),
+            }
+            if let Some(value) = validator.and_then(|v| v.0.to_str().ok()) {
+                field("If-Range", value);
             }
         }
-        match (status, range) {
-            (StatusCode::PARTIAL_CONTENT, Some(range)) => {
-                let found = content_range(response.headers());
+        if let Some(value) = self.authorization.as_ref().and_then(|v| v.to_str().ok())
+            && wire::origin(start_url) == connection.origin
+        {
+            field("Authorization", value);
+        }
+        text.push_str("\r\n");
+        text
+    }
+
+    fn judge(&mut self, head: Head, range: Option<Range<u64>>, first: bool) -> Result<Answer, Failure> {
+        let url = self.name.clone();
+        let success = head.status.is_success();
+        if let Some(place) = self.places.get_mut(self.current) {
+            let now = answer::validator(&head.headers);
+            match &place.validator {
+                None if success => place.validator = now,
+                Some(before) if success && now.as_ref() != Some(before) => {
+                    return Err(self.changed("its ETag or date is another").into());
+                }
+                _ => {}
+            }
+        }
+        match (head.status.as_u16(), range) {
+            (206, Some(range)) => {
+                let found = answer::content_range(&head.headers);
                 match found {
                     Some((start, total)) if start == range.start => {
                         if !first && self.length.is_some_and(|length| length != total) {
                             return Err(self.changed(&format!("its length is now {total}")).into());
                         }
-                        Ok(Answer::Partial(response))
+                        Ok(Answer::Partial(head))
                     }
                     _ => Err(Failure::Transient(
                         "the server answered with another range than was asked for".into(),
                     )),
                 }
             }
-            (StatusCode::OK, _) => Ok(Answer::Whole(response)),
-            (StatusCode::RANGE_NOT_SATISFIABLE, Some(range)) if range.start == 0 => {
-                Err(ImageError::Empty.into())
-            }
-            (StatusCode::RANGE_NOT_SATISFIABLE, Some(range)) => {
+            (200, _) => Ok(Answer::Whole(head)),
+            (416, Some(range)) if range.start == 0 => Err(ImageError::Empty.into()),
+            (416, Some(range)) => {
                 let expected = self.length.unwrap_or(0).into();
                 Err(ImageError::Truncated { url, got: range.start.into(), expected }.into())
             }
-            (status, _) if status.is_server_error() || matches!(status.as_u16(), 408 | 429) => {
-                Err(Failure::Transient(format!("the server answered {status}")))
-            }
+            (408 | 429 | 500.., _) => Err(Failure::Transient(format!("the server answered {}", head.status))),
             (status, _) => {
-                let hint = match status.as_u16() {
+                let hint = match status {
                     401 | 403 | 407 => ": the server wants other credentials",
                     404 | 410 => ": the image is not there; check image_source",
                     _ => "",
                 };
-                Err(ImageError::Refused { url, status: status.to_string(), hint }.into())
+                Err(ImageError::Refused { url, status: head.status.to_string(), hint }.into())
             }
         }
     }
 
     /// Decides after a failed try: another URL, a pause, or the end.
     fn after(&mut self, failure: Failure, at: u64) -> Result<(), ImageError> {
-        self.connection = None;
+        self.idle = None;
         if self.cancel.is_set() {
             return Err(ImageError::Cancelled);
         }
@@ -594,7 +516,7 @@ impl HttpSource {
         if others > 1 {
             self.current = (self.current + 1) % self.places.len();
             if let Some(place) = self.places.get(self.current) {
-                self.name = display(&place.url);
+                self.name = answer::display(&place.url);
             }
         }
         let pause = self.timeouts.pause.saturating_mul(1 << ((self.tries - 1) / others.max(1)).min(6));
@@ -609,66 +531,4 @@ impl HttpSource {
     fn give_up(&self, cause: String) -> ImageError {
         ImageError::Fetch { url: self.name.clone(), at: self.at, tries: self.tries + 1, cause }
     }
-}
-
-fn parse_url(text: &str) -> Result<Url, ImageError> {
-    let fault = |why: String| ImageError::Url { url: text.chars().take(200).collect(), why };
-    if text.len() > limits::URL {
-        return Err(fault(format!("longer than {} bytes", limits::URL)));
-    }
-    let url = Url::parse(text).map_err(|e| fault(e.to_string()))?;
-    match (url.scheme(), url.host_str()) {
-        ("http" | "https", Some(_)) => Ok(url),
-        (scheme, _) => Err(fault(format!("scheme '{scheme}' is not served; use http, https or file"))),
-    }
-}
-
-/// A URL as errors show it: no user, password or query, which may hold secrets.
-fn display(url: &Url) -> String {
-    format!("{}{}", connection::origin(url), url.path())
-}
-
-fn redirect(from: &Url, headers: &HeaderMap) -> Result<Url, Failure> {
-    let fault = |why: &str| ImageError::Url { url: display(from), why: why.to_string() };
-    let location = headers.get(header::LOCATION).and_then(|v| v.to_str().ok());
-    let location = location.ok_or_else(|| fault("it redirects to nowhere"))?;
-    let to = from.join(location).map_err(|e| fault(&format!("it redirects to something unusable: {e}")))?;
-    match (from.scheme(), to.scheme()) {
-        ("https", "http") => Err(fault("it redirects from https to http").into()),
-        (_, "http" | "https") => Ok(to),
-        _ => Err(fault("it redirects to something that is not http").into()),
-    }
-}
-
-/// The text from the path on, without the fragment.
-fn path_and_query(url: &Url) -> String {
-    match url.query() {
-        Some(query) => format!("{}?{query}", url.path()),
-        None => url.path().to_string(),
-    }
-}
-
-fn host_header(url: &Url) -> String {
-    match url.port() {
-        Some(port) => format!("{}:{port}", url.host_str().unwrap_or_default()),
-        None => url.host_str().unwrap_or_default().to_string(),
-    }
-}
-
-fn validator(headers: &HeaderMap) -> Option<Validator> {
-    let strong = headers.get(header::ETAG).filter(|v| !v.as_bytes().starts_with(b"W/"));
-    strong.or_else(|| headers.get(header::LAST_MODIFIED)).cloned().map(Validator)
-}
-
-fn content_length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
-}
-
-/// `bytes START-END/TOTAL` → (START, TOTAL).
-fn content_range(headers: &HeaderMap) -> Option<(u64, u64)> {
-    let text = headers.get(header::CONTENT_RANGE)?.to_str().ok()?.trim().strip_prefix("bytes ")?;
-    let (range, total) = text.split_once('/')?;
-    let (start, end) = range.split_once('-')?;
-    let (start, end, total): (u64, u64, u64) = (start.parse().ok()?, end.parse().ok()?, total.parse().ok()?);
-    (start <= end && end < total).then_some((start, total))
 }

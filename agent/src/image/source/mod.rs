@@ -1,7 +1,8 @@
 //! Where image bytes come from: a file, or HTTP(S) with ranges, resume and fail-over. Blocking; runs on the reader thread.
 
-mod connection;
+mod answer;
 mod http;
+mod wire;
 
 use super::{CancelFlag, ImageError, ImageRequest};
 use ferric_common::limits;

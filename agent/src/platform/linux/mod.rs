@@ -11,6 +11,7 @@ pub mod memory;
 pub mod netlink;
 pub mod packet;
 pub mod process;
+pub mod socket;
 pub mod uevent;
 
 /// Folder of the agent's own state in the ramdisk, mode 0700.

@@ -1,0 +1,87 @@
+//! What an image server answered: pure readings of URLs and headers.
+
+use super::http::Failure;
+use super::wire::{self, Head};
+use crate::image::ImageError;
+use ferric_common::limits;
+use http::header::{self, HeaderMap, HeaderValue};
+use url::Url;
+
+/// What tells two versions of a file apart.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Validator(pub HeaderValue);
+
+/// An answer that can be used.
+pub enum Answer {
+    /// 206, begins where asked.
+    Partial(Head),
+    /// 200, begins at byte 0.
+    Whole(Head),
+}
+
+/// A URL that this room fetches from.
+///
+/// # Errors
+/// [`ImageError::Url`]: too long, unreadable, another scheme.
+pub fn parse_url(text: &str) -> Result<Url, ImageError> {
+    let fault = |why: String| ImageError::Url { url: text.chars().take(200).collect(), why };
+    if text.len() > limits::URL {
+        return Err(fault(format!("longer than {} bytes", limits::URL)));
+    }
+    let url = Url::parse(text).map_err(|e| fault(e.to_string()))?;
+    match (url.scheme(), url.host_str()) {
+        ("http" | "https", Some(_)) => Ok(url),
+        (scheme, _) => Err(fault(format!("scheme '{scheme}' is not served; use http, https or file"))),
+    }
+}
+
+/// A URL as errors show it: no user, password or query, which may hold secrets.
+pub fn display(url: &Url) -> String {
+    format!("{}{}", wire::origin(url), url.path())
+}
+
+/// Where a redirect leads. Never from https to http.
+pub fn redirect(from: &Url, headers: &HeaderMap) -> Result<Url, Failure> {
+    let fault = |why: &str| ImageError::Url { url: display(from), why: why.to_string() };
+    let location = headers.get(header::LOCATION).and_then(|v| v.to_str().ok());
+    let location = location.ok_or_else(|| fault("it redirects to nowhere"))?;
+    let to = from.join(location).map_err(|e| fault(&format!("it redirects to something unusable: {e}")))?;
+    match (from.scheme(), to.scheme()) {
+        ("https", "http") => Err(fault("it redirects from https to http").into()),
+        (_, "http" | "https") => Ok(to),
+        _ => Err(fault("it redirects to something that is not http").into()),
+    }
+}
+
+/// The text from the path on, without the fragment.
+pub fn path_and_query(url: &Url) -> String {
+    match url.query() {
+        Some(query) => format!("{}?{query}", url.path()),
+        None => url.path().to_string(),
+    }
+}
+
+pub fn host_header(url: &Url) -> String {
+    match url.port() {
+        Some(port) => format!("{}:{port}", url.host_str().unwrap_or_default()),
+        None => url.host_str().unwrap_or_default().to_string(),
+    }
+}
+
+pub fn validator(headers: &HeaderMap) -> Option<Validator> {
+    let strong = headers.get(header::ETAG).filter(|v| !v.as_bytes().starts_with(b"W/"));
+    strong.or_else(|| headers.get(header::LAST_MODIFIED)).cloned().map(Validator)
+}
+
+pub fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
+}
+
+/// `bytes START-END/TOTAL` → (START, TOTAL).
+pub fn content_range(headers: &HeaderMap) -> Option<(u64, u64)> {
+    let text = headers.get(header::CONTENT_RANGE)?.to_str().ok()?.trim().strip_prefix("bytes ")?;
+    let (range, total) = text.split_once('/')?;
+    let (start, end) = range.split_once('-')?;
+    let (start, end, total): (u64, u64, u64) = (start.parse().ok()?, end.parse().ok()?, total.parse().ok()?);
+    (start <= end && end < total).then_some((start, total))
+}
