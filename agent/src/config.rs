@@ -3,8 +3,9 @@
 //! Pure: the caller reads the files. Two steps: what was written (a flat map of option names and texts), then what is
 //! meant (checked, defaults in). Kernel parameters are defaults, a config file beats them, process arguments beat both;
 //! only `ipa-debug` beats the file. Names and defaults are ironic-python-agent 13.0.0's, so that any conductor's ramdisk
-//! parameters work. `ferric-…` parameters are left to [`crate::init`].
+//! parameters work. `ferric-verify` is ours; all other `ferric-…` parameters are left to [`crate::init`].
 
+use crate::image::Verify;
 use ferric_common::ids::AgentToken;
 use ferric_common::wire::version::ApiVersion;
 use std::collections::BTreeMap;
@@ -91,6 +92,8 @@ pub struct Config {
     pub image_user: Option<String>,
     pub image_password: Option<String>,
     pub ignore_bootloader_failure: bool,
+    /// How much of an image is read back.
+    pub verify: Verify,
 }
 
 /// Kernel parameter and the option that it is the default of.
@@ -118,6 +121,7 @@ const KERNEL: &[(&str, &str)] = &[
     ("ipa-disk-wait-attempts", "disk_wait_attempts"),
     ("ipa-disk-wait-delay", "disk_wait_delay"),
     ("ipa-ignore-bootloader-failure", "ignore_bootloader_failure"),
+    ("ferric-verify", "verify"),
 ];
 
 type Written = BTreeMap<String, String>;
@@ -330,6 +334,7 @@ fn meant(written: &Written) -> Result<Config, ConfigError> {
         image_user: read.text("image_server_user").filter(|_| basic),
         image_password: read.text("image_server_password").filter(|_| basic),
         ignore_bootloader_failure: read.flag("ignore_bootloader_failure", false)?,
+        verify: read.read("verify", "sample or all", |text| text.parse().ok())?.unwrap_or_default(),
     })
 }
 

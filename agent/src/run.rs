@@ -382,6 +382,7 @@ fn context(
         image_user: config.image_user.clone(),
         image_password: config.image_password.clone(),
         ignore_bootloader_failure: config.ignore_bootloader_failure,
+        verify: config.verify,
         disk_wait: config.disk_wait_delay.saturating_mul(config.disk_wait_attempts),
         disk_pause: config.disk_wait_delay.max(Duration::from_millis(100)),
     };

@@ -1,7 +1,7 @@
 //! What commands work with: the machine, the rules of this deployment, the node as last seen, and what was written.
 
 use crate::commands::rooms::ImageWriter;
-use crate::image::{CancelFlag, ProgressCell};
+use crate::image::{CancelFlag, ProgressCell, Verify};
 use crate::platform::machine::Machine;
 use crate::state::Written;
 use ferric_common::events::Progress;
@@ -40,6 +40,7 @@ pub struct Rules {
     pub image_user: Option<String>,
     pub image_password: Option<String>,
     pub ignore_bootloader_failure: bool,
+    pub verify: Verify,
     /// How long after the agent's start a missing root disk is waited for, and the pause between looks.
     pub disk_wait: Duration,
     pub disk_pause: Duration,

@@ -3,21 +3,13 @@
 //! Source of fields, texts and the choice of checksum: ironic-python-agent, `extensions/standby.py`.
 
 use super::{Failure, Rules, failure};
+use crate::image::ImageFormat;
 use base64::Engine as _;
 use ferric_common::limits;
 use ferric_common::wire::command::ImageInfo;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use url::Url;
-
-/// What the image is said to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Declared {
-    Raw,
-    Qcow2,
-    /// Not said: the first bytes decide, and the pipeline checks them again.
-    Unknown,
-}
 
 /// Checksum as declared: digits, or where to fetch them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +23,8 @@ pub enum Sum {
 pub struct Image {
     pub id: String,
     pub urls: Vec<Url>,
-    pub declared: Declared,
+    /// What the image is said to be. Not said: the first bytes decide, and the pipeline checks them again.
+    pub declared: Option<ImageFormat>,
     pub sum: Sum,
     /// The whole header value.
     pub authorization: Option<String>,
@@ -127,27 +120,28 @@ fn sum_of(algorithm: Option<String>, value: String, rules: &Rules) -> Result<Sum
     Ok(Sum::Hex { algorithm, value })
 }
 
-fn declared(info: &ImageInfo, rules: &Rules) -> Result<Declared, Failure> {
+/// The formats `raw.gz`, `raw.xz`, `raw.zst` and `raw.bz2` are ours; whoever permits raw permits them.
+fn declared(info: &ImageInfo, rules: &Rules) -> Result<Option<ImageFormat>, Failure> {
     let format = info.disk_format.as_deref().unwrap_or("unknown").trim().to_ascii_lowercase();
     let permitted = &rules.permitted_formats;
     let known = match format.as_str() {
-        "raw" | "gpt" => Declared::Raw,
-        "qcow2" => Declared::Qcow2,
-        "" | "unknown" => return Ok(Declared::Unknown),
-        other => {
-            return Err(failure::INVALID_IMAGE.with(format!(
+        "gpt" => ImageFormat::Raw,
+        "" | "unknown" => return Ok(None),
+        other => other.parse().map_err(|_| {
+            failure::INVALID_IMAGE.with(format!(
                 "image {} has the format '{other}', this agent writes raw and qcow2 only",
                 info.id
-            )));
-        }
+            ))
+        })?,
     };
-    if !permitted.is_empty() && !permitted.contains(&format) {
+    let plain = format.split('.').next().unwrap_or_default();
+    if !permitted.is_empty() && !permitted.iter().any(|name| name == plain) {
         return Err(failure::INVALID_IMAGE.with(format!(
             "Security: Detected image format was {format}, but only {} are allowed",
             permitted.join(", ")
         )));
     }
-    Ok(known)
+    Ok(Some(known))
 }
 
 /// A supplied header wins, then credentials of the image, then those of the configuration.

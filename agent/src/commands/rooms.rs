@@ -59,6 +59,7 @@ impl ImageWriter for Pipeline {
                 require_partition_table: true,
             },
             config_drive,
+            verify: context.rules.verify,
         };
         let report = image::write_image(&request, disk, Arc::clone(&context.tls), &job.progress, &job.cancel)
             .map_err(|error| refused(&id, &error))?;

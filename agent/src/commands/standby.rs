@@ -1,7 +1,7 @@
 //! Namespace `standby`: write an image, flush, end the machine.
 
 use super::configdrive;
-use super::image_info::{self, Declared, Image};
+use super::image_info::{self, Image};
 use super::rooms::{self, WriteOrder};
 use super::{Context, Failure, Job, Params, checksum, context, failure};
 use crate::disk::aligned;
@@ -56,9 +56,8 @@ pub fn write(
         return Ok(said(&before, "already present on"));
     }
     let format = match image.declared {
-        Declared::Raw => ImageFormat::Raw,
-        Declared::Qcow2 => ImageFormat::Qcow2,
-        Declared::Unknown => sniff(context, &image)?,
+        Some(format) => format,
+        None => sniff(context, &image)?,
     };
     // From here on the disk changes: what was on it before is no longer complete.
     context.forget_written();

@@ -67,6 +67,12 @@ pub enum ImageError {
         "{disk} gives back other bytes at {at} than were written: the disk, its cable or its controller is faulty"
     )]
     ReadBack { disk: String, at: DiskOffset },
+    #[error("the {packing} stream at byte {at} of what it holds: {what}")]
+    Unpack { packing: &'static str, at: u64, what: String },
+    /// The tables of a qcow2 come too late in the stream to be followed; they must be read first. Never shown: leads to another
+    /// attempt.
+    #[error("the image's tables come after their data")]
+    TablesLate,
     #[error("stopped by request")]
     Cancelled,
     #[error("{what}")]

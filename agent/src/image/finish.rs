@@ -4,13 +4,16 @@
 //! head but its first block → flush → first block → flush → read back. At no instant does a power cut leave a disk that boots bytes which were not proven.
 
 use super::pipeline::Body;
+use super::report::Took;
+use super::sum::Sum;
 use super::target::{HELD, Target};
 use super::{ImageError, ProgressCell, WriteReport, WriteRequest};
 use crate::disk::{aligned, layout};
 use crate::platform::block::BlockDevice;
 use ferric_common::units::{ByteCount, DiskOffset};
 use sha2::{Digest, Sha256};
-use std::time::Instant;
+use std::ops::Range;
+use std::time::{Duration, Instant};
 
 /// Blanks the first and the last MiB of the disk: no firmware boots what is left, not even from a backup table.
 ///
@@ -52,11 +55,21 @@ pub fn complete(
     request: &WriteRequest,
     target: &Target,
     body: Body,
+    prepare: Duration,
     progress: &ProgressCell,
 ) -> Result<WriteReport, ImageError> {
     let started = Instant::now();
     let disk = target.disk.as_ref();
     flush(disk, "after the body")?;
+    let mut reading = Duration::ZERO;
+    let mut verified = 0;
+    if let (range, Some(sum)) = target.body() {
+        progress.stage("verifying");
+        let began = Instant::now();
+        verified += compare_all(disk, range.start..range.end.min(body.virtual_size), sum, progress)?;
+        reading += began.elapsed();
+        progress.stage("finishing");
+    }
     let (mut head, mut tail, tail_start) = target.held();
     if request.image.require_partition_table {
         layout::check_table(&head, disk.size(), disk.sector_size())?;
@@ -67,11 +80,13 @@ pub fn complete(
     }
     write_in_order(disk, &head, (tail_start, &tail), &extra)?;
     progress.stage("verifying");
-    let mut verified = compare(disk, 0, &head)? + compare(disk, tail_start, &tail)?;
+    let began = Instant::now();
+    verified += compare(disk, 0, &head)? + compare(disk, tail_start, &tail)?;
     for (at, bytes) in &extra {
         verified += compare(disk, at.0, bytes)?;
     }
     verified += compare_samples(target, &extra)?;
+    reading += began.elapsed();
     let extra_bytes = extra.iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>();
     let (written, zeroed, zeros_written) = target.counts();
     Ok(WriteReport {
@@ -81,9 +96,13 @@ pub fn complete(
         zeros_written: ByteCount(zeros_written),
         verified: ByteCount(verified),
         virtual_size: ByteCount(body.virtual_size),
-        body: body.took,
-        finish: started.elapsed(),
-        limit: body.limit,
+        took: Took {
+            prepare,
+            body: body.took,
+            finish: started.elapsed().saturating_sub(reading),
+            verify: reading,
+        },
+        load: body.load,
         resumes: body.resumes,
     })
 }
@@ -145,6 +164,32 @@ fn compare(disk: &dyn BlockDevice, at: u64, expected: &[u8]) -> Result<u64, Imag
         Ok(length)
     } else {
         Err(ImageError::ReadBack { disk: disk.name().to_string(), at: DiskOffset(at) })
+    }
+}
+
+/// Reads the whole body back, before anything makes the disk bootable.
+fn compare_all(
+    disk: &dyn BlockDevice,
+    range: Range<u64>,
+    expected: &Sum,
+    progress: &ProgressCell,
+) -> Result<u64, ImageError> {
+    let found = Sum::default();
+    let mut at = range.start;
+    let end = range.end - range.end % super::sum::UNIT as u64;
+    while at < end {
+        let length = (end - at).min(HELD);
+        let bytes = aligned::read(disk, DiskOffset(at), ByteCount(length))
+            .map_err(|e| ImageError::device("reading back", disk.name(), at, e))?;
+        found.add(at, &bytes);
+        at += length;
+        progress.note(&format!("{} MiB read back", (at - range.start) >> 20));
+    }
+    match found.first_difference(expected) {
+        None => Ok(end.saturating_sub(range.start)),
+        Some(at) => {
+            Err(ImageError::ReadBack { disk: disk.name().to_string(), at: DiskOffset(at.max(range.start)) })
+        }
     }
 }
 

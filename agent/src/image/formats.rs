@@ -1,6 +1,6 @@
 //! Is the content what it was declared to be? Nothing is guessed: a mismatch is refused before the first write.
 
-use super::{ImageError, ImageFormat};
+use super::{ImageError, ImageFormat, Packing};
 
 /// Containers and compressions by their magic: name, offset, bytes, and what to tell the operator.
 const KNOWN: &[(&str, usize, &[u8], &str)] = &[
@@ -13,16 +13,25 @@ const KNOWN: &[(&str, usize, &[u8], &str)] = &[
     ("VDI", 0x40, b"\x7f\x10\xda\xbe", CONVERT),
     ("QED", 0, b"QED\0", CONVERT),
     ("LUKS (encrypted)", 0, b"LUKS\xba\xbe", "; give the decrypted image"),
-    ("gzip", 0, b"\x1f\x8b", UNPACK),
-    ("xz", 0, b"\xfd7zXZ\0", UNPACK),
-    ("zstd", 0, b"\x28\xb5\x2f\xfd", UNPACK),
-    ("bzip2", 0, b"BZh", UNPACK),
+    ("gzip", 0, b"\x1f\x8b", "; declare it raw.gz, or let its name end in .gz"),
+    ("xz", 0, b"\xfd7zXZ\0", "; declare it raw.xz, or let its name end in .xz"),
+    ("zstd", 0, b"\x28\xb5\x2f\xfd", "; declare it raw.zst, or let its name end in .zst"),
+    ("zstd", 0, b"\x50\x2a\x4d\x18", "; declare it raw.zst, or let its name end in .zst"),
+    ("bzip2", 0, b"BZh", "; declare it raw.bz2, or let its name end in .bz2"),
     ("a text or web page", 0, b"<", PAGE),
     ("a text or web page", 0, b"{", PAGE),
 ];
 const CONVERT: &str = "; convert it with qemu-img convert -O qcow2";
-const UNPACK: &str = "; unpack it, or convert it to a compressed qcow2";
 const PAGE: &str = "; the server sent a page instead of the image, check the URL";
+
+fn none(packing: Packing) -> &'static str {
+    match packing {
+        Packing::Gz => "no gzip",
+        Packing::Xz => "no xz",
+        Packing::Zst => "no zstd",
+        Packing::Bz2 => "no bzip2",
+    }
+}
 
 /// Compares the start of the file with the declared format.
 ///
@@ -32,6 +41,11 @@ pub fn check(declared: ImageFormat, start: &[u8]) -> Result<(), ImageError> {
     let found = KNOWN.iter().find(|(_, at, magic, _)| start.get(*at..at + magic.len()) == Some(magic));
     match (declared, found) {
         (ImageFormat::Qcow2, Some(("qcow2", ..))) | (ImageFormat::Raw, None) => Ok(()),
+        (ImageFormat::Packed(packing), Some((found, ..))) if packing.name() == *found => Ok(()),
+        (ImageFormat::Packed(packing), None) => {
+            let hint = "; declare it raw if it is not compressed, and let its name say so";
+            Err(ImageError::WrongFormat { declared, found: none(packing), hint })
+        }
         (_, Some((found, _, _, hint))) => Err(ImageError::WrongFormat { declared, found, hint }),
         (ImageFormat::Qcow2, None) => {
             let hint = "; set image_disk_format (--format) to raw if it is a raw disk image";
@@ -64,5 +78,15 @@ mod tests {
         assert!(check_text(ImageFormat::Qcow2, &[0; 512]).contains("no qcow2"));
         assert!(check_text(ImageFormat::Raw, b"<!DOCTYPE html>").contains("page"));
         assert!(check_text(ImageFormat::Qcow2, b"\x1f\x8b\x08").contains("gzip"));
+        assert_eq!(check_text(ImageFormat::Packed(Packing::Gz), b"\x1f\x8b\x08"), "fits");
+        assert_eq!(
+            check_text(ImageFormat::Raw, b"\x1f\x8b\x08"),
+            "the image is declared raw, but its content is gzip; declare it raw.gz, or let its name end in .gz"
+        );
+        assert_eq!(
+            check_text(ImageFormat::Packed(Packing::Xz), &[0; 512]),
+            "the image is declared raw.xz, but its content is no xz; declare it raw if it is not compressed, and let its \
+             name say so"
+        );
     }
 }

@@ -4,26 +4,38 @@
 //! The head of the disk is written last, after the digest was right and everything else was flushed (see `finish.rs`).
 //! What this room leaves to others: which disk (`disk`), who asks (`commands`), kernel calls (`platform`).
 //!
-//! Memory, at most: [`pipeline::CHUNKS`] × [`buffers::CHUNK`] for the stream, 8 MiB of output
-//! buffers, the copies of compressed clusters that crossed two buffers, 2 MiB of held head and tail, at most 4 MiB of table bytes, and the extent map ([`plan::MAP_BUDGET`]).
+//! Memory, at most, whatever the image says: [`pipeline::CHUNKS`] × 1 MiB for the stream (and what a follower holds back: 3,
+//! 5 with clusters of 2 MiB), [`pipeline::OUTPUT`] for decoded clusters or unpacked bytes, 16 MiB for the map
+//! ([`map::PIECES`], [`map::GAPS`], [`proofs::PROOFS`]), 4 MiB of table bytes while they are read, 2 MiB of held head and tail,
+//! and for compressed raw images the decompressor's window ([`unpack::WINDOW`]). No term grows with the image.
 
 mod buffers;
+mod decode;
 pub mod error;
 mod finish;
 mod formats;
+mod guide;
+mod hash;
+mod map;
 mod pipeline;
 mod plan;
 mod progress;
+mod proofs;
 mod queue;
+mod raw;
 mod report;
 mod route;
 pub mod source;
 pub mod standalone;
+mod sum;
+mod tables;
 mod target;
 #[cfg(test)]
 mod tests;
+mod unpack;
 
 pub use error::ImageError;
+pub use ferric_common::images::{ImageFormat, Packing};
 pub use progress::{CancelFlag, ProgressCell};
 pub use report::{Limit, WriteReport};
 
@@ -35,21 +47,27 @@ use ferric_common::units::ByteCount;
 use source::{Source, Timeouts};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// What the bytes of an image are. Declared by the operator, checked against the content, never guessed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ImageFormat {
-    Raw,
-    Qcow2,
+/// How much of the disk is read back and compared before it may boot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Verify {
+    /// Both ends, tables, and up to 128 samples of what was written or zeroed.
+    #[default]
+    Sample,
+    /// Every byte of the image, zeros included.
+    All,
 }
 
-impl std::fmt::Display for ImageFormat {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            ImageFormat::Raw => "raw",
-            ImageFormat::Qcow2 => "qcow2",
-        })
+impl std::str::FromStr for Verify {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Verify, String> {
+        match text {
+            "sample" => Ok(Verify::Sample),
+            "all" => Ok(Verify::All),
+            other => Err(format!("'{other}' is not known; use sample or all")),
+        }
     }
 }
 
@@ -76,6 +94,7 @@ pub struct WriteRequest {
     pub image: ImageRequest,
     /// The decoded config drive (ISO 9660 or FAT).
     pub config_drive: Option<Vec<u8>>,
+    pub verify: Verify,
 }
 
 /// How patient the pipeline is. The defaults are those of `limits.rs`; tests use shorter ones.
@@ -127,11 +146,18 @@ pub fn write_patiently(
     cancel: &CancelFlag,
     patience: &Patience,
 ) -> Result<WriteReport, ImageError> {
-    let mut touched = false;
+    let mut state = Attempt { touched: false, tables: plan::Tables::AsServed };
     let mut attempt = 1;
     loop {
-        let result = attempt_once(request, disk, &tls, progress, cancel, patience, &mut touched);
+        let result = attempt_once(request, disk, &tls, progress, cancel, patience, &mut state);
         match result {
+            Err(ImageError::TablesLate) => {
+                tracing::info!(
+                    "image {}: its tables come after their data and the server gives no byte ranges; it is read twice",
+                    request.image.id
+                );
+                state.tables = plan::Tables::First;
+            }
             Err(error) if error.is_transient() && attempt < patience.attempts && !cancel.is_set() => {
                 let pause = patience.pause.saturating_mul(1 << (attempt - 1).min(6));
                 let words = crate::image::error::chain(&error);
@@ -140,13 +166,20 @@ pub fn write_patiently(
                 cancel.pause(pause);
                 attempt += 1;
             }
-            Err(error) if touched => {
+            Err(error) if state.touched => {
                 progress.stage("blanking");
                 return Err(finish::blank_after(error, disk.as_ref()));
             }
             other => return other,
         }
     }
+}
+
+/// What one attempt leaves to the next.
+struct Attempt {
+    /// The disk is no longer what it was.
+    touched: bool,
+    tables: plan::Tables,
 }
 
 fn attempt_once(
@@ -156,9 +189,10 @@ fn attempt_once(
     progress: &ProgressCell,
     cancel: &CancelFlag,
     patience: &Patience,
-    touched: &mut bool,
+    state: &mut Attempt,
 ) -> Result<WriteReport, ImageError> {
     let image = &request.image;
+    let started = Instant::now();
     progress.begin("preparing");
     if let Some(drive) = &request.config_drive
         && drive.len() as u64 > limits::CONFIG_DRIVE
@@ -166,15 +200,16 @@ fn attempt_once(
         return Err(LayoutError::ConfigDriveSize(ByteCount(drive.len() as u64)).into());
     }
     let mut source = Source::open(image, tls.clone(), &patience.timeouts, cancel)?;
-    let plan = plan::make(image, &mut source, disk.as_ref(), progress)?;
+    let plan = plan::make(image, &mut source, disk.as_ref(), progress, state.tables)?;
     progress.total(source.length());
     tracing::info!("image {}: {}", image.id, plan.describe(disk.name()));
-    let target = target::Target::new(disk.clone(), ByteCount(plan.virtual_size));
+    let target = target::Target::new(disk.clone(), ByteCount(plan.capacity), request.verify);
     progress.stage("blanking");
-    *touched = true;
+    state.touched = true;
     finish::blank_ends(disk.as_ref())?;
+    let prepared = started.elapsed();
     progress.stage("writing");
     let body = pipeline::run(image, plan, source, &target, progress, cancel)?;
     progress.stage("finishing");
-    finish::complete(request, &target, body, progress)
+    finish::complete(request, &target, body, prepared, progress)
 }

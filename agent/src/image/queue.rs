@@ -3,7 +3,7 @@
 use super::ImageError;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Tells every thread to end, and remembers why. The first error wins: later ones are its consequences.
@@ -37,7 +37,10 @@ struct State<T> {
 /// A bounded queue with several readers.
 pub struct Queue<T> {
     state: Mutex<State<T>>,
-    changed: Condvar,
+    /// An item came, or none will come any more.
+    filled: Condvar,
+    /// There is room again.
+    taken: Condvar,
     limit: usize,
 }
 
@@ -45,7 +48,8 @@ impl<T> Queue<T> {
     pub fn new(limit: usize) -> Queue<T> {
         Queue {
             state: Mutex::new(State { items: VecDeque::new(), closed: false }),
-            changed: Condvar::new(),
+            filled: Condvar::new(),
+            taken: Condvar::new(),
             limit,
         }
     }
@@ -56,10 +60,11 @@ impl<T> Queue<T> {
             if stop.is_set() {
                 return;
             }
-            state = self.wait(state);
+            state = wait(&self.taken, state);
         }
         state.items.push_back(item);
-        self.changed.notify_all();
+        drop(state);
+        self.filled.notify_one();
     }
     /// Waits for an item; `None` when the queue is closed and empty, or the work was stopped.
     pub fn pop(&self, stop: &Stop) -> Option<T> {
@@ -69,22 +74,24 @@ impl<T> Queue<T> {
                 return None;
             }
             if let Some(item) = state.items.pop_front() {
-                self.changed.notify_all();
+                drop(state);
+                self.taken.notify_one();
                 return Some(item);
             }
             if state.closed {
                 return None;
             }
-            state = self.wait(state);
+            state = wait(&self.filled, state);
         }
     }
     /// No more items will come.
     pub fn close(&self) {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
-        self.changed.notify_all();
+        self.filled.notify_all();
     }
-    fn wait<'a>(&self, state: std::sync::MutexGuard<'a, State<T>>) -> std::sync::MutexGuard<'a, State<T>> {
-        // Bounded, since a stop is not signalled through this condition.
-        self.changed.wait_timeout(state, Duration::from_millis(50)).unwrap_or_else(PoisonError::into_inner).0
-    }
+}
+
+fn wait<'a, T>(changed: &Condvar, state: MutexGuard<'a, State<T>>) -> MutexGuard<'a, State<T>> {
+    // Bounded, since a stop is not signalled through these conditions.
+    changed.wait_timeout(state, Duration::from_millis(50)).unwrap_or_else(PoisonError::into_inner).0
 }

@@ -1,12 +1,15 @@
 //! Cuts the stream into work: which bytes of a received chunk go where on the disk. Pure.
 
 use super::buffers::Chunk;
-use super::plan::Piece;
+use super::map::Piece;
 use std::ops::Range;
 use std::sync::Arc;
 
 /// Output bytes after which a batch is handed to a worker.
 const BATCH: u64 = 1 << 20;
+/// The same for places that do not follow one another: each is a write of its own, and many disks are fast only at many
+/// of them at once.
+const SCATTERED: u64 = 256 << 10;
 /// Operations after which it is handed over however small they are.
 const OPS: usize = 1024;
 
@@ -27,9 +30,17 @@ pub struct Batch {
     pub ops: Vec<Op>,
 }
 
+/// What is to be done with a part of the disk.
+pub enum Found {
+    Batch(Batch),
+    /// A range that reads as zeros: where, and how long.
+    Zeros(u64, u64),
+}
+
 /// Walks the pieces of an image as its file passes.
-pub struct Router<'a> {
-    pieces: &'a [Piece],
+pub struct Router {
+    /// In the order of the file.
+    pieces: Vec<Piece>,
     next: usize,
     /// Pieces that began in an earlier chunk and go on.
     active: Vec<Piece>,
@@ -39,14 +50,31 @@ pub struct Router<'a> {
     carry_at: u64,
 }
 
-impl<'a> Router<'a> {
-    pub fn new(pieces: &'a [Piece]) -> Router<'a> {
+impl Router {
+    pub fn new(pieces: Vec<Piece>) -> Router {
         Router { pieces, next: 0, active: Vec::new(), carry: Vec::new(), carry_at: 0 }
+    }
+
+    /// Takes more pieces, which begin no earlier than what has been routed. What has passed is forgotten.
+    pub fn feed(&mut self, more: Vec<Piece>) {
+        self.pieces.drain(..self.next);
+        self.next = 0;
+        if self.pieces.is_empty() {
+            self.pieces = more;
+        } else {
+            self.pieces.extend(more);
+            self.pieces.sort_unstable_by_key(|p| (p.host, p.guest));
+        }
+    }
+
+    /// Pieces that have not begun yet.
+    pub fn left(&self) -> usize {
+        self.pieces.len() - self.next
     }
 
     /// Turns a chunk into batches. Chunks come in file order without gaps.
     pub fn route(&mut self, chunk: &Arc<Chunk>, emit: &mut dyn FnMut(Batch)) {
-        let mut open = Open { chunk, ops: Vec::new(), bytes: 0, emit };
+        let mut open = Open { chunk, ops: Vec::new(), bytes: 0, guest: 0, scattered: false, emit };
         let started = std::mem::take(&mut self.active);
         let mut remaining = Vec::new();
         let fresh = self.pieces.get(self.next..).unwrap_or_default();
@@ -58,15 +86,13 @@ impl<'a> Router<'a> {
                 let part = chunk.part(file.clone());
                 if !part.is_empty() {
                     let from = chunk.offset + part.start as u64;
-                    open.add(
-                        part.len() as u64,
-                        Op::Plain { guest: piece.guest + (from - file.start), bytes: part },
-                    );
+                    let guest = piece.guest + (from - file.start);
+                    open.add(guest, part.len() as u64, Op::Plain { guest, bytes: part });
                 }
             } else if piece.file().end <= chunk.end() {
                 let bytes = self.packed(piece, chunk);
                 let (guest, length, host) = (piece.guest, piece.length, piece.host);
-                open.add(u64::from(length), Op::Packed { bytes, guest, length, host });
+                open.add(guest, u64::from(length), Op::Packed { bytes, guest, length, host });
             }
             if piece.file().end > chunk.end() {
                 remaining.push(*piece);
@@ -116,20 +142,26 @@ struct Open<'a> {
     chunk: &'a Arc<Chunk>,
     ops: Vec<Op>,
     bytes: u64,
+    /// Where the last operation ends on the disk, and whether one did not follow its predecessor.
+    guest: u64,
+    scattered: bool,
     emit: &'a mut dyn FnMut(Batch),
 }
 
 impl Open<'_> {
-    fn add(&mut self, bytes: u64, op: Op) {
+    fn add(&mut self, guest: u64, bytes: u64, op: Op) {
+        self.scattered |= !self.ops.is_empty() && guest != self.guest;
         self.ops.push(op);
         self.bytes += bytes;
-        if self.bytes >= BATCH || self.ops.len() >= OPS {
+        self.guest = guest + bytes;
+        let most = if self.scattered { SCATTERED } else { BATCH };
+        if self.bytes >= most || self.ops.len() >= OPS {
             self.flush();
         }
     }
     fn flush(&mut self) {
         if !self.ops.is_empty() {
-            self.bytes = 0;
+            (self.bytes, self.scattered) = (0, false);
             (self.emit)(Batch { chunk: self.chunk.clone(), ops: std::mem::take(&mut self.ops) });
         }
     }

@@ -1,6 +1,6 @@
 //! `ferric-agent write`: the same pipeline for people without a controller.
 
-use super::{CancelFlag, ImageFormat, ImageRequest, ProgressCell, WriteRequest, write_image};
+use super::{CancelFlag, ImageFormat, ImageRequest, ProgressCell, Verify, WriteRequest, write_image};
 use crate::platform::block::BlockDevice;
 use crate::platform::linux::block;
 use ferric_common::ids::{Digest, DigestAlgorithm};
@@ -20,9 +20,10 @@ pub struct WriteArgs {
     /// http(s) URL or path of the image; several are tried in turn
     #[arg(long, required = true)]
     pub image: Vec<String>,
-    /// What the image is: raw or qcow2
+    /// What the image is: qcow2, raw, or raw in a compressed stream (raw.gz, raw.xz, raw.zst, raw.bz2; raw and a name that
+    /// ends so mean the same)
     #[arg(long)]
-    pub format: String,
+    pub format: ImageFormat,
     /// SHA-256 of the image file, 64 hexadecimal digits
     #[arg(long, conflicts_with = "sha512", required_unless_present = "sha512")]
     pub sha256: Option<String>,
@@ -38,6 +39,9 @@ pub struct WriteArgs {
     /// PEM file of certificate authorities to trust besides the public ones
     #[arg(long)]
     pub ca_file: Option<PathBuf>,
+    /// How much to read back: sample (both ends and parts of what was written), or all
+    #[arg(long, default_value = "sample")]
+    pub verify: Verify,
     /// Accept an image without a partition table
     #[arg(long)]
     pub no_table: bool,
@@ -83,11 +87,6 @@ fn busy(error: &std::io::Error) -> &'static str {
 }
 
 fn request(args: &WriteArgs) -> Result<WriteRequest, String> {
-    let format = match args.format.as_str() {
-        "raw" => ImageFormat::Raw,
-        "qcow2" => ImageFormat::Qcow2,
-        other => return Err(format!("format '{other}' is not known; use raw or qcow2")),
-    };
     let digest = match (&args.sha256, &args.sha512) {
         (Some(hex), _) => Digest::from_hex(DigestAlgorithm::Sha256, hex),
         (None, Some(hex)) => Digest::from_hex(DigestAlgorithm::Sha512, hex),
@@ -103,13 +102,13 @@ fn request(args: &WriteArgs) -> Result<WriteRequest, String> {
     let image = ImageRequest {
         id: args.image.first().cloned().unwrap_or_default(),
         urls: urls.collect(),
-        format,
+        format: args.format,
         digest: digest.map_err(|e| e.to_string())?,
         authorization: None,
         proxies: BTreeMap::new(),
         require_partition_table: !args.no_table,
     };
-    Ok(WriteRequest { image, config_drive })
+    Ok(WriteRequest { image, config_drive, verify: args.verify })
 }
 
 fn trust(args: &WriteArgs) -> Result<Arc<rustls::ClientConfig>, String> {

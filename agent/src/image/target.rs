@@ -1,22 +1,30 @@
 //! The disk as the pipeline writes it: head and tail of the image held back, everything else at once; zeros by offload
 //! where the disk guarantees them; a sample kept for the read-back.
 
-use super::ImageError;
 use super::buffers::{ALIGN, AlignedBuf};
 use super::queue::Stop;
+use super::raw::is_zero;
+use super::sum::Sum;
+use super::{ImageError, Verify};
 use crate::platform::block::BlockDevice;
-use ferric_common::units::{ByteCount, DiskOffset, GIB, MIB};
+use ferric_common::units::{ByteCount, DiskOffset, MIB};
 use sha2::{Digest, Sha256};
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 /// Bytes held back at each end of the image: partition tables and boot code.
 pub const HELD: u64 = MIB;
 /// Bytes copied at once where the memory is not aligned as the disk wants it; a multiple of every alignment.
 const BOUNCE: usize = 256 << 10;
+/// Ways of making zeros, the cheapest first: the disk guarantees them; it discards, and they are read back; they are written.
+const OFFLOAD: u8 = 0;
+const DISCARD: u8 = 1;
+const WRITE: u8 = 2;
 /// Samples kept for the read-back.
 const SAMPLES: usize = 128;
+/// Bytes zeroed by one call: a disk works on one at a time, and writes of data must come between.
+const ZERO_STEP: u64 = 32 * MIB;
 
 static ZEROS: LazyLock<AlignedBuf> = LazyLock::new(|| AlignedBuf::new(1 << 20));
 
@@ -43,11 +51,14 @@ pub struct Target {
     tail_start: u64,
     /// Held while a block is read, changed and written back.
     edges: Mutex<()>,
-    offload: AtomicBool,
+    /// How zeros are made: [`OFFLOAD`], [`DISCARD`] or [`WRITE`].
+    zeroing: AtomicU8,
     written: AtomicU64,
     zeroed: AtomicU64,
     zeros_written: AtomicU64,
     samples: Mutex<Sampler>,
+    /// What all body bytes should add up to, where everything is to be read back.
+    sum: Option<Sum>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -56,7 +67,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Target {
     /// For an image of `size` bytes.
-    pub fn new(disk: Arc<dyn BlockDevice>, size: ByteCount) -> Target {
+    pub fn new(disk: Arc<dyn BlockDevice>, size: ByteCount, verify: Verify) -> Target {
         let size = size.0;
         let head_end = size.min(HELD);
         let tail_start = size.saturating_sub(HELD).max(head_end);
@@ -67,11 +78,12 @@ impl Target {
             tail: Mutex::new(vec![0; (size - tail_start) as usize]),
             tail_start,
             edges: Mutex::new(()),
-            offload: AtomicBool::new(true),
+            zeroing: AtomicU8::new(OFFLOAD),
             written: AtomicU64::new(0),
             zeroed: AtomicU64::new(0),
             zeros_written: AtomicU64::new(0),
             samples: Mutex::new(Sampler { stride: 1, ..Sampler::default() }),
+            sum: (verify == Verify::All).then(Sum::default),
         }
     }
     /// Data bytes written; bytes zeroed by offload; zero bytes written for lack of one.
@@ -82,6 +94,10 @@ impl Target {
     /// The held head, the held tail and where it begins.
     pub fn held(&self) -> (Vec<u8>, Vec<u8>, u64) {
         (std::mem::take(&mut *lock(&self.head)), std::mem::take(&mut *lock(&self.tail)), self.tail_start)
+    }
+    /// The part of the disk that lies between the held ends, and what its bytes should add up to.
+    pub fn body(&self) -> (std::ops::Range<u64>, Option<&Sum>) {
+        (self.size.min(HELD)..self.tail_start, self.sum.as_ref())
     }
     pub fn samples(&self) -> Vec<Sample> {
         std::mem::take(&mut lock(&self.samples).kept)
@@ -102,6 +118,9 @@ impl Target {
             self.write(guest + head_end as u64, body)?;
             self.written.fetch_add(body.len() as u64, Ordering::Relaxed);
             self.sample(guest + head_end as u64, body);
+            if let Some(sum) = &self.sum {
+                sum.add(guest + head_end as u64, body);
+            }
         }
         let late = bytes.get(tail_start..).unwrap_or_default();
         if !late.is_empty() {
@@ -125,28 +144,71 @@ impl Target {
         self.write(last, &vec![0; (end - last) as usize])?;
         let mut at = first;
         while at < last && !stop.is_set() {
-            let step = (last - at).min(GIB);
-            if self.offload.load(Ordering::Relaxed) {
-                match self.disk.zero(DiskOffset(at), ByteCount(step)) {
-                    Ok(()) => {
-                        self.zeroed.fetch_add(step, Ordering::Relaxed);
-                        at += step;
-                        continue;
-                    }
-                    Err(e) if e.kind() == io::ErrorKind::Unsupported => {
-                        self.offload.store(false, Ordering::Relaxed);
-                    }
-                    Err(e) => return Err(ImageError::device("zeroing", self.disk.name(), at, e)),
-                }
-            }
-            let step = step.min(ZEROS.bytes().len() as u64);
-            let zeros = ZEROS.bytes().get(..step as usize).unwrap_or_default();
-            self.raw_write(at, zeros)?;
-            self.zeros_written.fetch_add(step, Ordering::Relaxed);
+            let step = (last - at).min(ZERO_STEP);
+            self.zero_step(at, step)?;
             at += step;
         }
         let probe = first..(first + ALIGN as u64).min(last);
         self.sample(probe.start, ZEROS.bytes().get(..(probe.end - probe.start) as usize).unwrap_or_default());
+        Ok(())
+    }
+
+    /// By the cheapest way that this disk has been seen to do; a way that fails is not tried again.
+    fn zero_step(&self, at: u64, length: u64) -> Result<(), ImageError> {
+        let (place, count) = (DiskOffset(at), ByteCount(length));
+        let way = self.zeroing.load(Ordering::Relaxed);
+        let tried = match way {
+            OFFLOAD => self.disk.zero(place, count),
+            DISCARD => self.disk.discard(place, count),
+            _ => return self.write_zeros(at, length),
+        };
+        match tried {
+            Ok(()) if way == OFFLOAD => {
+                self.zeroed.fetch_add(length, Ordering::Relaxed);
+                Ok(())
+            }
+            Ok(()) => self.prove_zeros(at, length),
+            Err(e) if e.kind() == io::ErrorKind::Unsupported => {
+                self.zeroing.fetch_max(way + 1, Ordering::Relaxed);
+                self.zero_step(at, length)
+            }
+            Err(e) => Err(ImageError::device("zeroing", self.disk.name(), at, e)),
+        }
+    }
+
+    fn write_zeros(&self, at: u64, length: u64) -> Result<(), ImageError> {
+        let mut done = 0;
+        while done < length {
+            let step = (length - done).min(ZEROS.bytes().len() as u64);
+            self.raw_write(at + done, ZEROS.bytes().get(..step as usize).unwrap_or_default())?;
+            done += step;
+        }
+        self.zeros_written.fetch_add(length, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Reads back all that was discarded and writes zeros where something else is. A disk whose discard leaves more than half
+    /// of it is not asked again.
+    fn prove_zeros(&self, at: u64, length: u64) -> Result<(), ImageError> {
+        let mut block = AlignedBuf::new(length.min(ZEROS.bytes().len() as u64) as usize);
+        let (mut done, mut left) = (0, 0);
+        while done < length {
+            let step = (length - done).min(block.bytes().len() as u64);
+            let place = block.bytes_mut().get_mut(..step as usize).unwrap_or_default();
+            self.disk
+                .read_at(DiskOffset(at + done), place)
+                .map_err(|e| ImageError::device("reading back", self.disk.name(), at + done, e))?;
+            if is_zero(place) {
+                self.zeroed.fetch_add(step, Ordering::Relaxed);
+            } else {
+                self.write_zeros(at + done, step)?;
+                left += step;
+            }
+            done += step;
+        }
+        if left > length / 2 {
+            self.zeroing.fetch_max(WRITE, Ordering::Relaxed);
+        }
         Ok(())
     }
 

@@ -25,6 +25,15 @@ pub trait BlockDevice: Send + Sync {
     /// # Errors
     /// `ErrorKind::Unsupported` if the device guarantees nothing: the caller then writes zeros.
     fn zero(&self, at: DiskOffset, length: ByteCount) -> io::Result<()>;
+    /// Tells the device that a range holds nothing any more (BLKDISCARD). Proves nothing: what is read there afterwards may
+    /// be zeros, old data or anything else, so whoever needs zeros reads them back.
+    ///
+    /// # Errors
+    /// `ErrorKind::Unsupported` if the device cannot, or if reading back would cost more than writing (spinning disks).
+    fn discard(&self, at: DiskOffset, length: ByteCount) -> io::Result<()> {
+        let _ = (at, length);
+        Err(io::ErrorKind::Unsupported.into())
+    }
     /// Returns when all that was written is on stable storage. An error is final: a second flush does not clear it.
     fn flush(&self) -> io::Result<()>;
 }

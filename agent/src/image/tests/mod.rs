@@ -5,6 +5,7 @@
 mod corpus;
 mod faults;
 mod hostile;
+mod packed;
 mod power_cut;
 mod server;
 
@@ -84,6 +85,7 @@ fn ask(url: &str, format: ImageFormat, file: &[u8]) -> WriteRequest {
             require_partition_table: false,
         },
         config_drive: None,
+        verify: Verify::Sample,
     }
 }
 
@@ -265,4 +267,89 @@ fn a_compressed_image_is_on_the_disk_and_the_rest_of_it_is_left_alone() {
     assert!(content[MIB as usize..8 << 20] == image[MIB as usize..]);
     assert!(content[8 << 20..15 << 20].iter().all(|b| *b == 0xa5));
     assert!(content[(16 << 20) - 512..].starts_with(b"EFI PART"));
+}
+
+/// Every cluster compressed on its own and shuffled in the file by out-of-order writers: more pieces than a test's map holds.
+#[test]
+fn an_image_with_more_pieces_than_fit_the_map_is_written_window_by_window() {
+    let image = Rng::new(51).bytes(12 << 20);
+    let mut holes = image.clone();
+    holes.chunks_mut(4096).step_by(3).for_each(|cluster| cluster.fill(0));
+    for raw in [&image, &holes] {
+        // Random bytes do not shrink, but every second byte of them does.
+        let raw = raw.iter().enumerate().map(|(n, b)| if n % 2 == 0 { *b } else { 0 }).collect::<Vec<_>>();
+        let file = qcow2(&raw, &["-c", "-W", "-o", "cluster_size=4k"]);
+        let server = Server::honest(&file);
+        for verify in [Verify::Sample, Verify::All] {
+            let mut request = ask(&server.url(), ImageFormat::Qcow2, &file);
+            request.verify = verify;
+            let (result, disk) = write(&request, MemDisk::new(12 << 20));
+            let report = result.unwrap_or_else(|e| panic!("{}", e.for_operator()));
+            assert_eq!(left(&disk.content(), &raw), Left::Complete);
+            assert_eq!(report.verified.0 >= 12 << 20, verify == Verify::All);
+        }
+    }
+}
+
+#[test]
+fn a_server_without_ranges_sends_a_converted_image_once() {
+    let raw = disk_bytes(52, 24 << 20);
+    for options in [&[][..], &["-c"], &["-c", "-o", "cluster_size=2M"], &["-o", "cluster_size=64k", "-W"]] {
+        let file = qcow2(&raw, options);
+        let server = Server::new(&file, [], Answer::no_ranges());
+        let (result, disk) = write(&ask(&server.url(), ImageFormat::Qcow2, &file), MemDisk::new(24 << 20));
+        assert_eq!(words(&result), "complete", "{options:?}");
+        assert_eq!(left(&disk.content(), &raw), Left::Complete);
+        assert_eq!(server.sent(), file.len() as u64, "{options:?}");
+    }
+}
+
+#[test]
+fn tables_behind_their_data_cost_a_server_without_ranges_one_more_pass() {
+    let folder = tempfile::tempdir().unwrap();
+    let raw = disk_bytes(53, 8 << 20);
+    std::fs::write(folder.path().join("raw"), &raw).unwrap();
+    let words_of = &["convert", "-O", "qcow2", "-o", "cluster_size=512", "raw", "img"];
+    qemu_ok("qemu-img", words_of, folder.path());
+    // Growing moves the L1 table to the end of the file.
+    qemu_ok("qemu-img", &["resize", "-q", "-f", "qcow2", "img", "64M"], folder.path());
+    let file = std::fs::read(folder.path().join("img")).unwrap();
+    assert!(u64::from_be_bytes(file[40..48].try_into().unwrap()) > 4 << 20);
+    let server = Server::new(&file, [], Answer::no_ranges());
+    let (result, disk) = write(&ask(&server.url(), ImageFormat::Qcow2, &file), MemDisk::new(64 << 20));
+    assert_eq!(words(&result), "complete");
+    assert!(disk.content().starts_with(&raw) && disk.content()[8 << 20..].iter().all(|b| *b == 0));
+    assert!(server.sent() <= 2 * file.len() as u64 + (2 << 20), "{} of {}", server.sent(), file.len());
+}
+
+#[test]
+fn reading_everything_back_finds_a_lost_write() {
+    let image = Rng::new(54).bytes(16 << 20);
+    let server = Server::honest(&image);
+    let lost =
+        || MemDisk::new(16 << 20).with_fault(crate::platform::fake::block::Fault::Lost((7 << 20) + 300_000));
+    let mut request = ask(&server.url(), ImageFormat::Raw, &image);
+    request.verify = Verify::All;
+    let (result, disk) = write(&request, lost());
+    assert!(words(&result).contains("gives back other bytes"), "{}", words(&result));
+    assert_eq!(left(&disk.content(), &image), Left::Blank);
+}
+
+#[test]
+fn a_discard_is_believed_as_far_as_it_can_be_read_back() {
+    use crate::platform::fake::block::Discard;
+    let mut image = vec![0; 16 << 20];
+    let data = Rng::new(55).bytes(64 << 10);
+    [1 << 20, 6 << 20, 12 << 20].iter().for_each(|at| image[*at..at + data.len()].copy_from_slice(&data));
+    let file = qcow2(&image, &[]);
+    let server = Server::honest(&file);
+    for (discard, by_disk) in [(Discard::Zeros, true), (Discard::Keeps, false), (Discard::Unsupported, false)]
+    {
+        let disk = MemDisk::new(16 << 20).without_offload().with_discard(discard);
+        let (result, disk) = write(&ask(&server.url(), ImageFormat::Qcow2, &file), disk);
+        let report = result.unwrap();
+        assert_eq!(left(&disk.content(), &image), Left::Complete, "{discard:?}");
+        assert_eq!(report.zeroed.0 > 10 << 20, by_disk, "{discard:?}: {report}");
+        assert_eq!(report.zeros_written.0 > 10 << 20, !by_disk, "{discard:?}: {report}");
+    }
 }

@@ -26,6 +26,16 @@ pub enum Fault {
     Lost(u64),
 }
 
+/// What `discard` does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Discard {
+    Unsupported,
+    /// Makes zeros.
+    Zeros,
+    /// Leaves the old data, as a device may.
+    Keeps,
+}
+
 struct State {
     bytes: Vec<u8>,
     log: Vec<LogEntry>,
@@ -39,6 +49,7 @@ pub struct MemDisk {
     alignment: usize,
     /// Whether `zero` is offered as an offload.
     offload: bool,
+    discard: Discard,
     fault: Option<Fault>,
     state: Mutex<State>,
 }
@@ -52,6 +63,7 @@ impl MemDisk {
             sector: 512,
             alignment: 512,
             offload: true,
+            discard: Discard::Unsupported,
             fault: None,
             state: Mutex::new(State { bytes, log: Vec::new(), flushes: 0 }),
         }
@@ -74,6 +86,10 @@ impl MemDisk {
     }
     pub fn without_offload(mut self) -> MemDisk {
         self.offload = false;
+        self
+    }
+    pub fn with_discard(mut self, discard: Discard) -> MemDisk {
+        self.discard = discard;
         self
     }
     pub fn with_fault(mut self, fault: Fault) -> MemDisk {
@@ -146,6 +162,20 @@ impl BlockDevice for MemDisk {
             return Err(io::ErrorKind::Unsupported.into());
         }
         let range = self.check(at.0, length.0 as usize)?;
+        let mut state = self.state();
+        if let Some(place) = state.bytes.get_mut(range) {
+            place.fill(0);
+        }
+        state.log.push(LogEntry::Zero { at: at.0, length: length.0 });
+        Ok(())
+    }
+    fn discard(&self, at: DiskOffset, length: ByteCount) -> io::Result<()> {
+        let range = self.check(at.0, length.0 as usize)?;
+        match self.discard {
+            Discard::Unsupported => return Err(io::ErrorKind::Unsupported.into()),
+            Discard::Keeps => return Ok(()),
+            Discard::Zeros => {}
+        }
         let mut state = self.state();
         if let Some(place) = state.bytes.get_mut(range) {
             place.fill(0);

@@ -20,6 +20,8 @@ pub struct LinuxBlock {
     size: u64,
     sector: u32,
     alignment: usize,
+    /// Whether a discard is worth a try: a block device that reads quickly.
+    discards: bool,
 }
 
 /// Opens `path` exclusively for reading and writing.
@@ -45,7 +47,8 @@ pub fn open(path: &Path) -> io::Result<LinuxBlock> {
     }
     let sector = if kind.is_block_device() { sector_size(&file)? } else { 512 };
     let alignment = if kind.is_block_device() { sector as usize } else { 4096 };
-    Ok(LinuxBlock { name: path.display().to_string(), file, size, sector, alignment })
+    let discards = kind.is_block_device() && !is_rotational(&file);
+    Ok(LinuxBlock { name: path.display().to_string(), file, size, sector, alignment, discards })
 }
 
 fn invalid(path: &Path, why: &str) -> io::Error {
@@ -53,6 +56,18 @@ fn invalid(path: &Path, why: &str) -> io::Error {
 }
 
 nix::ioctl_read_bad!(blksszget, libc::BLKSSZGET, libc::c_int);
+// linux/fs.h: #define BLKDISCARD _IO(0x12,119), takes offset and length.
+nix::ioctl_write_ptr_bad!(blkdiscard, nix::request_code_none!(0x12, 119), [u64; 2]);
+// linux/fs.h: #define BLKROTATIONAL _IO(0x12,126), gives an unsigned short.
+nix::ioctl_read_bad!(blkrotational, nix::request_code_none!(0x12, 126), libc::c_ushort);
+
+#[allow(unsafe_code)]
+fn is_rotational(file: &File) -> bool {
+    let mut rotational: libc::c_ushort = 1;
+    // SAFETY: BLKROTATIONAL writes one unsigned short through the pointer, which lives until the call returns.
+    let asked = unsafe { blkrotational(file.as_raw_fd(), &mut rotational) };
+    asked.is_err() || rotational != 0
+}
 
 #[allow(unsafe_code)]
 fn sector_size(file: &File) -> io::Result<u32> {
@@ -98,6 +113,21 @@ impl BlockDevice for LinuxBlock {
         match fallocate(&self.file, flags, at, length) {
             Ok(()) => Ok(()),
             Err(nix::errno::Errno::EOPNOTSUPP | nix::errno::Errno::ENODEV | nix::errno::Errno::ENOSYS) => {
+                Err(io::ErrorKind::Unsupported.into())
+            }
+            Err(other) => Err(other.into()),
+        }
+    }
+    #[allow(unsafe_code)]
+    fn discard(&self, at: DiskOffset, length: ByteCount) -> io::Result<()> {
+        if !self.discards {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let range = [at.0, length.0];
+        // SAFETY: BLKDISCARD reads two 64-bit numbers through the pointer, which lives until the call returns.
+        match unsafe { blkdiscard(self.file.as_raw_fd(), &range) } {
+            Ok(_) => Ok(()),
+            Err(nix::errno::Errno::EOPNOTSUPP | nix::errno::Errno::ENOTTY | nix::errno::Errno::EINVAL) => {
                 Err(io::ErrorKind::Unsupported.into())
             }
             Err(other) => Err(other.into()),

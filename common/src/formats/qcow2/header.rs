@@ -166,6 +166,17 @@ impl Header {
         self.compression
     }
 
+    /// The part of the L1 table that the disk needs, in bytes of the file.
+    pub fn l1(&self) -> core::ops::Range<u64> {
+        // No overflow: the table lies inside the file.
+        self.l1_offset..self.l1_offset + self.l1_needed * 8
+    }
+
+    /// L2 tables that the disk may have.
+    pub fn tables(&self) -> u64 {
+        self.l1_needed
+    }
+
     /// 2 or 3.
     pub fn version(&self) -> u32 {
         self.version

@@ -13,6 +13,8 @@ use core::ops::Range;
 /// Bytes asked for at once at most; of the L1 table at most.
 const NEED: u64 = 4 << 20;
 const L1_PIECE: u64 = 1 << 20;
+/// The same for whoever follows the file: no more than passes at once.
+const PASSING: u64 = 1 << 20;
 /// Bytes of one extent at most, so that progress shows and a stop is heeded while one is copied.
 const RUN: u64 = 1 << 30;
 /// Clusters of a file up to which L2 tables are tracked, one bit each: 256 GiB with clusters of 64 KiB. In a larger file
@@ -75,6 +77,17 @@ pub struct Planner {
     /// A bit per cluster of the file: an L2 table is there. Empty if the file has too many clusters.
     tables: Vec<u64>,
     run: Option<Extent>,
+    reading: Reading,
+}
+
+/// How whoever drives the planner comes by the tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reading {
+    /// Any bytes at any time.
+    Anywhere,
+    /// As the file passes: at most one MiB (or one table) at once, and what a table shows is handed out at once, since its
+    /// data passes before the next table.
+    Passing,
 }
 
 impl Planner {
@@ -90,9 +103,16 @@ impl Planner {
             piece_first: 0,
             tables: alloc::vec![0; usize::try_from(words).unwrap_or(0)],
             run: None,
+            reading: Reading::Anywhere,
         };
         planner.ask = planner.ask_l1(0);
         planner
+    }
+
+    /// The same walk for whoever sees the file pass only once, from its first byte to its last: asks for at most 1 MiB (or
+    /// one table) at once, and [`Planner::supply`] hands out all that the table shows.
+    pub fn following(header: &Header, file_length: u64) -> Planner {
+        Planner { reading: Reading::Passing, ..Planner::new(header, file_length) }
     }
 
     /// What is wanted next. Stays the same until it was supplied.
@@ -133,7 +153,7 @@ impl Planner {
             }
         };
         self.ask = self.ask_l2(from);
-        if self.ask == Ask::Done
+        if (self.ask == Ask::Done || self.reading == Reading::Passing)
             && let Some(run) = self.run.take()
         {
             sink(run);
@@ -162,13 +182,17 @@ impl Planner {
     /// The next L2 tables from entry `from` of the piece on: as many as lie one after the other in the file.
     fn ask_l2(&mut self, from: usize) -> Ask {
         let cluster = self.header.cluster_size();
+        let most = match self.reading {
+            Reading::Anywhere => NEED,
+            Reading::Passing => PASSING,
+        };
         let mut found: Option<(Range<u64>, Range<usize>)> = None;
         for (index, &offset) in self.piece.iter().enumerate().skip(from) {
             match &mut found {
                 _ if offset == 0 => {}
                 None => found = Some((offset..offset + cluster, index..index + 1)),
                 Some((bytes, entries)) => {
-                    if offset != bytes.end || bytes.end - bytes.start + cluster > NEED {
+                    if offset != bytes.end || bytes.end - bytes.start + cluster > most {
                         break;
                     }
                     bytes.end += cluster;
