@@ -2,6 +2,7 @@
 //!
 //! qemu-img makes the images and is the judge of their content; disks are in memory, servers on the loopback.
 
+mod chaos;
 mod corpus;
 mod faults;
 mod hostile;
