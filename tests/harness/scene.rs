@@ -8,7 +8,7 @@ use crate::httpd::{Fault, Httpd};
 use crate::machine::{Bus, DirectBoot, Disk, Firmware, Machine, Spec, blank_disk};
 use crate::netns::{self, Netns};
 use crate::operator::{Operator, create_arguments};
-use crate::process::call;
+use crate::process::{call, tail};
 use crate::ssh::{self, Key};
 use crate::wait;
 use anyhow::Result;
@@ -113,6 +113,28 @@ impl Scene {
 
     pub fn operator(&self) -> &Operator {
         self.controller.operator()
+    }
+
+    /// Puts what a person needs to see before the error of a test; the error itself stays last.
+    pub fn explain<T>(&self, told: Result<T>) -> Result<T> {
+        told.map_err(|error| error.context(self.evidence()))
+    }
+
+    fn evidence(&self) -> String {
+        let node = match self.operator().request("GET", &format!("/v1/nodes/{NODE}"), None) {
+            Ok((_, node)) => format!("{node:#}"),
+            Err(error) => format!("(no answer: {error:#})"),
+        };
+        format!(
+            "the scene '{}' failed; everything is in {}\n-- the BMC was told\n{}\n-- the console ends\n{}\n\
+             -- the controller's log ends\n{}\n-- the machine\n{:?}\n-- the node\n{node}",
+            self.script.name,
+            self.folder.display(),
+            self.bmc.orders().join("\n"),
+            tail(&self.machine.console(), 30),
+            tail(self.controller.log(), 40),
+            self.machine.state(),
+        )
     }
 
     /// Arguments of `ferric` that enrol the machine.

@@ -2,11 +2,11 @@
 
 use crate::artifacts::cache_folder;
 use crate::operator::Operator;
-use crate::process::{call, run};
+use crate::process::{Background, call, run};
 use anyhow::{Context, Result};
 use serde_json::Value;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The release the tests were written with.
@@ -40,11 +40,20 @@ impl Baremetal {
         Self { program, url: operator.url.clone() }
     }
 
-    /// Runs `baremetal …`; its output.
-    pub fn run(&self, arguments: &[&str]) -> Result<String> {
+    fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         command.args(["--os-auth-type", "none", "--os-endpoint", &self.url]).args(arguments);
-        run(&mut command)
+        command
+    }
+
+    /// Runs `baremetal …`; its output.
+    pub fn run(&self, arguments: &[&str]) -> Result<String> {
+        run(&mut self.command(arguments))
+    }
+
+    /// Starts `baremetal …` with its output appended to `log`, and does not wait for its end.
+    pub fn start(&self, arguments: &[&str], log: &Path) -> Result<Background> {
+        Background::spawn("baremetal", &mut self.command(arguments), log)
     }
 
     /// The same with `-f json`, read.
