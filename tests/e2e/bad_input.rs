@@ -32,6 +32,10 @@ fn bad_images_end_in_words_and_leave_no_half_disk() -> Result<()> {
     let mut script = Script::new("bad-images", Firmware::Bios);
     script.tables = String::new();
     let scene = Scene::open(&artifacts, script)?;
+    scene.explain(refuse_all(&scene))
+}
+
+fn refuse_all(scene: &Scene) -> Result<()> {
     let operator = scene.operator();
     operator.ferric(&borrowed(&scene.create()))?;
     let patch = json!([{"op": "add", "path": "/automated_clean", "value": false}]);
@@ -40,7 +44,7 @@ fn bad_images_end_in_words_and_leave_no_half_disk() -> Result<()> {
     operator.ferric(&["node", "provide", NODE, "--wait", "120"])?;
     let mut failures = Vec::new();
     for case in cases(&scene.folder)? {
-        match refuse(&scene, &case) {
+        match refuse(scene, &case) {
             Ok(error) => println!("{}: {error}", case.name),
             Err(error) => failures.push(format!("{}: {error:#}", case.name)),
         }

@@ -30,8 +30,8 @@ fn a_machine_of_256_mib_deploys_an_image_of_4_gib() -> Result<()> {
     script.memory_mib = 256;
     let image = debian::image()?;
     let scene = Scene::open(&Artifacts::obtain(Profile::Server)?, script)?;
-    enrol(&scene, false)?;
-    scene.operator().ferric(&borrowed(&scene.deploy(&image, "qcow2", Fault::None, "small", 900)))?;
+    let arguments = scene.deploy(&image, "qcow2", Fault::None, "small", 900);
+    scene.explain(enrol(&scene, false).and_then(|()| scene.operator().ferric(&borrowed(&arguments))))?;
     let console = scene.machine.console_text();
     let peak = peak_memory(&console).context("the console does not say the agent's peak memory")?;
     println!("the agent's peak resident memory: {peak} KiB of {AGENT_MEMORY} KiB");
@@ -42,16 +42,20 @@ fn a_machine_of_256_mib_deploys_an_image_of_4_gib() -> Result<()> {
 fn from_blank_to_ssh(script: Script, profile: Profile) -> Result<()> {
     let artifacts = Artifacts::obtain(profile)?;
     let image = debian::image()?;
-    let hostname = script.name.clone();
     let scene = Scene::open(&artifacts, script)?;
+    scene.explain(deploy_and_log_in(&scene, &image))
+}
+
+fn deploy_and_log_in(scene: &Scene, image: &debian::Image) -> Result<()> {
+    let hostname = scene.script.name.clone();
     let start = Instant::now();
-    enrol(&scene, true)?;
+    enrol(scene, true)?;
     println!("available after {:.0?}", start.elapsed());
     let deploy = Instant::now();
     let said =
-        scene.operator().ferric(&borrowed(&scene.deploy(&image, "qcow2", Fault::None, &hostname, 900)))?;
+        scene.operator().ferric(&borrowed(&scene.deploy(image, "qcow2", Fault::None, &hostname, 900)))?;
     println!("deployed in {:.0?}; ferric said:\n{}", deploy.elapsed(), said.trim());
-    println!("qemu-img convert of the same image takes {:.1?}", convert(&scene, &image)?);
+    println!("qemu-img convert of the same image takes {:.1?}", convert(scene, image)?);
     let answer = scene.ssh("demo", "hostname", LOGIN)?;
     ensure!(answer == hostname, "the host name is '{answer}', the config drive says '{hostname}'");
     println!("ssh answered after {:.0?} in all", start.elapsed());

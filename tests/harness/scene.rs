@@ -122,7 +122,7 @@ impl Scene {
 
     fn evidence(&self) -> String {
         let node = match self.operator().request("GET", &format!("/v1/nodes/{NODE}"), None) {
-            Ok((_, node)) => format!("{node:#}"),
+            Ok((_, node)) => node.to_string(),
             Err(error) => format!("(no answer: {error:#})"),
         };
         format!(

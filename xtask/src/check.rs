@@ -1,10 +1,15 @@
 //! `cargo xtask check` and the runner that `test` shares with it: named parts, each a command, with time and outcome.
 
+use crate::essence::essence;
 use crate::test::MACHINE_TESTS;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use ferric_tests::artifacts::workspace;
-use std::process::{Command, ExitCode, Stdio};
+use std::io::{IsTerminal, Read, Write};
+use std::process::{Command, ExitCode, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
+
+/// Bytes of a command's output that are kept to tell why it failed.
+const KEPT: usize = 256 << 10;
 
 /// One part of a run.
 #[derive(Debug)]
@@ -35,7 +40,7 @@ impl Runner {
         self.part(name, || cargo(arguments));
     }
 
-    /// The table, then the line that counts.
+    /// The table, then what each failed part said, then the line that counts: of a long output often the end alone is seen.
     pub fn finish(self) -> ExitCode {
         println!("\n== summary");
         let failed = self.parts.iter().filter(|part| part.error.is_some()).count();
@@ -45,17 +50,54 @@ impl Runner {
         }
         let total: Duration = self.parts.iter().map(|part| part.took).sum();
         println!("{:>7.1} s  in all", total.as_secs_f64());
+        for part in &self.parts {
+            if let Some(error) = &part.error {
+                println!("\nFAILED: {}\n{error}", part.name);
+            }
+        }
         println!("{} passed, {failed} failed", self.parts.len() - failed);
         if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 }
 
+/// Runs cargo with its output passed on.
+///
+/// # Errors
+/// The essential lines of what it printed.
 pub fn cargo(arguments: &[&str]) -> Result<()> {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(arguments).current_dir(workspace()).stdin(Stdio::null());
-    let status = command.status().context("starting cargo")?;
-    anyhow::ensure!(status.success(), "cargo {} ended with {status}", arguments.join(" "));
+    // Frames of the harness would hide the error that they belong to.
+    command.env("RUST_BACKTRACE", "0").env_remove("RUST_LIB_BACKTRACE");
+    if std::io::stdout().is_terminal() {
+        command.env("CARGO_TERM_COLOR", "always");
+    }
+    let (status, output) = passed_on(command)?;
+    if !status.success() {
+        let told = essence(&String::from_utf8_lossy(&output)).join("\n");
+        bail!("{told}\ncargo {} ended with {status}", arguments.join(" "));
+    }
     Ok(())
+}
+
+/// Runs a command, passes on what it prints, and keeps the end of that.
+fn passed_on(mut command: Command) -> Result<(ExitStatus, Vec<u8>)> {
+    let (mut output, writer) = std::io::pipe().context("making a pipe")?;
+    let mut child =
+        command.stdout(writer.try_clone()?).stderr(writer).spawn().with_context(|| format!("{command:?}"))?;
+    // It holds the writing end; only then does the reading end come to an end.
+    drop(command);
+    let (mut kept, mut chunk) = (Vec::new(), vec![0; 16 << 10]);
+    loop {
+        let read = output.read(&mut chunk).context("reading what cargo prints")?;
+        let Some(new) = chunk.get(..read).filter(|new| !new.is_empty()) else { break };
+        let mut terminal = std::io::stdout().lock();
+        terminal.write_all(new).and_then(|()| terminal.flush()).context("passing on what cargo prints")?;
+        kept.extend_from_slice(new);
+        let surplus = kept.len().saturating_sub(KEPT);
+        kept.drain(..surplus);
+    }
+    Ok((child.wait().context("waiting for cargo")?, kept))
 }
 
 /// The parts that need no machine.

@@ -8,6 +8,7 @@
 mod bench;
 mod check;
 mod demo;
+mod essence;
 mod ramdisk;
 mod test;
 
