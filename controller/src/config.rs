@@ -140,11 +140,13 @@ struct PowerTable {
     sync_interval: u64,
     /// Seconds that a machine may take to follow a power action.
     change_timeout: u64,
+    /// Seconds that an operating system may take to power its machine off.
+    soft_off_timeout: u64,
 }
 
 impl Default for PowerTable {
     fn default() -> PowerTable {
-        PowerTable { sync_interval: 60, change_timeout: 60 }
+        PowerTable { sync_interval: 60, change_timeout: 60, soft_off_timeout: 600 }
     }
 }
 
@@ -210,6 +212,7 @@ fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
         ("[deploy] clean_callback_timeout", file.deploy.clean_callback_timeout),
         ("[agent] heartbeat_timeout", file.agent.heartbeat_timeout),
         ("[power] change_timeout", file.power.change_timeout),
+        ("[power] soft_off_timeout", file.power.soft_off_timeout),
     ] {
         if !(1..=604_800).contains(&seconds) {
             return Err(value(key, seconds.to_string(), "1 to 604800 seconds are allowed"));
@@ -303,6 +306,7 @@ fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
         networks,
         patience: Patience {
             power_change: s(file.power.change_timeout),
+            soft_power_off: s(file.power.soft_off_timeout),
             power_sync: s(file.power.sync_interval),
             ..Patience::default()
         },

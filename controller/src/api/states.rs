@@ -4,7 +4,7 @@ use super::Api;
 use super::answer::{Answer, Problem};
 use super::nodes::bool_param;
 use super::request::{Request, unexpected};
-use crate::conductor::{Drive, ProvisionRequest};
+use crate::conductor::{Drive, PowerRequest, ProvisionRequest};
 use crate::domain::fields;
 use crate::domain::node::Node;
 use crate::domain::state::{self, Event, PowerTarget};
@@ -12,6 +12,7 @@ use crate::drivers::BootDevice;
 use ferric_common::steps::Step;
 use http::Method;
 use serde_json::{Map, Value, json};
+use std::time::Duration;
 
 const BOOT_DEVICES: &[(&str, BootDevice)] = &[
     ("pxe", BootDevice::Pxe),
@@ -92,19 +93,12 @@ impl Api {
                 text.chars().take(64).collect::<String>()
             ))
         })?;
-        let timed = body.get("timeout").is_some_and(|t| !t.is_null());
-        if r.version < target.since() || (timed && r.version < 27) {
+        let timeout = body.get("timeout").filter(|t| !t.is_null());
+        if r.version < target.since() || (timeout.is_some() && r.version < 27) {
             return Err(Problem::too_new());
         }
-        if timed
-            && body
-                .get("timeout")
-                .and_then(|t| t.as_u64().or_else(|| t.as_str()?.parse().ok()))
-                .is_none_or(|t| t == 0)
-        {
-            return Err(Problem::invalid("timeout must be a positive number of seconds"));
-        }
-        self.conductor.request_power(node.uuid, target).await?;
+        let timeout = timeout.map(seconds).transpose()?;
+        self.conductor.request_power(node.uuid, PowerRequest { target, timeout }).await?;
         Ok(Answer::accepted(Some(states_url(r, node))))
     }
 
@@ -195,6 +189,20 @@ impl Api {
             _ => Err(Problem::method_not_allowed("GET, PUT")),
         }
     }
+}
+
+/// The longest time that a machine may be given for a power action: a week.
+const LONGEST_POWER_ACTION: u64 = 604_800;
+
+fn seconds(value: &Value) -> Result<Duration, Problem> {
+    value
+        .as_u64()
+        .or_else(|| value.as_str()?.parse().ok())
+        .filter(|t| (1..=LONGEST_POWER_ACTION).contains(t))
+        .map(Duration::from_secs)
+        .ok_or_else(|| {
+            Problem::invalid(format!("timeout must be a number of seconds from 1 to {LONGEST_POWER_ACTION}"))
+        })
 }
 
 fn states_url(r: &Request, node: &Node) -> String {

@@ -61,7 +61,14 @@ pub enum NodeCommand {
     /// Deploy the same image again.
     Rebuild(At),
     /// Switch the power, or show it.
-    Power { action: PowerWord, node: String },
+    Power {
+        action: PowerWord,
+        /// Name or UUID.
+        node: String,
+        /// Seconds that the machine may take for each change, instead of the controller's own.
+        #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+        timeout: Option<u64>,
+    },
     /// Print what the machine does until interrupted.
     Watch { node: String },
 }
@@ -79,8 +86,15 @@ pub struct At {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum PowerWord {
     On,
+    /// By the BMC, whatever the operating system does.
     Off,
+    /// The operating system is asked to power the machine off.
+    SoftOff,
+    /// Off and on again by the BMC, whatever the operating system does. `reset` is the same.
+    #[value(alias = "reset")]
     Reboot,
+    /// The operating system is asked to power the machine off; then on.
+    SoftReboot,
     Status,
 }
 
@@ -257,7 +271,8 @@ mod tests {
                 "cannot be used with",
             ),
             ("ferric node deploy a --image u", "--checksum"),
-            ("ferric node power up a", "possible values: on, off, reboot, status"),
+            ("ferric node power off a --timeout 0", "--timeout"),
+            ("ferric node power up a", "possible values: on, off, soft-off, reboot, soft-reboot, status"),
         ] {
             let said = refusal(line);
             assert!(said.contains(words), "{line}: {said}");

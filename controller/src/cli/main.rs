@@ -55,7 +55,9 @@ fn run(cli: Cli) -> Result<(), CliError> {
         Command::Node(NodeCommand::Delete { node }) => node::delete(&api, &node),
         Command::Node(NodeCommand::Validate { node }) => node::validate(&api, &node),
         Command::Node(NodeCommand::Deploy(args)) => deploy::deploy(&api, &args),
-        Command::Node(NodeCommand::Power { action, node }) => power::power(&api, action, &node),
+        Command::Node(NodeCommand::Power { action, node, timeout }) => {
+            power::power(&api, action, &node, timeout)
+        }
         Command::Node(NodeCommand::Watch { node }) => wait::watch(&api, &node),
         Command::Node(NodeCommand::Manage(at)) => wait::provision(&api, &at, wait::Verb::Manage),
         Command::Node(NodeCommand::Provide(at)) => wait::provision(&api, &at, wait::Verb::Provide),

@@ -11,12 +11,15 @@ mod deploy;
 mod failure;
 mod ports;
 mod power;
+mod power_request;
+mod power_sync;
 mod refusal;
 mod requests;
 mod slot;
 mod worker;
 
 pub use agents::LookupAnswer;
+pub use power_request::PowerRequest;
 pub use refusal::Refusal;
 pub use requests::{BootDeviceAnswer, Drive, ProvisionRequest};
 pub use slot::Live;
@@ -114,6 +117,10 @@ pub struct Patience {
     /// How long a machine may take to follow a power action; to power itself off when its agent was told to.
     pub power_change: Duration,
     pub soft_off: Duration,
+    /// How long an operating system may take to power its machine off when a client asked for that.
+    pub soft_power_off: Duration,
+    /// Pause after a hard reset before the power is looked at: some BMCs show the machine as off for a moment.
+    pub reset_settle: Duration,
     /// Longest time to fetch the agent's logs after a failure.
     pub logs: Duration,
     /// Pause after a failure of the store or of a BMC before trying again.
@@ -131,6 +138,8 @@ impl Default for Patience {
             power_look: s(2),
             power_change: s(60),
             soft_off: s(35),
+            soft_power_off: s(600),
+            reset_settle: s(15),
             logs: s(30),
             retry: s(2),
             power_sync: s(60),

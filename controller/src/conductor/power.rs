@@ -4,20 +4,16 @@
 use super::worker::{Next, Stop};
 use super::{Conductor, Lease, driver_info};
 use crate::domain::node::{BootPhase, Node};
-use crate::domain::state::{Event, Power, PowerTarget};
+use crate::domain::state::{Event, Power};
 use crate::domain::validate;
 use crate::drivers::{BootDevice, BootMode, DriverError, Persistence, PowerAction, PowerState};
-use crate::store::NodeFilter;
 use jiff::Timestamp;
 use std::future::Future;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 /// Tries of a BMC call whose failure may pass.
 const TRIES: u32 = 3;
-/// BMCs read at the same time by the power sync.
-const SYNC_AT_ONCE: usize = 128;
 
 /// Repeats a BMC call while its failure may pass.
 async fn patiently<T, F, Fut>(pause: Duration, call: F) -> Result<T, DriverError>
@@ -54,31 +50,40 @@ impl Conductor {
     }
 
     /// The same without patience, where somebody waits for the answer or the next look comes anyway.
-    async fn read_power_once(&self, node: &Node) -> Result<Power, String> {
+    pub(super) async fn read_power_once(&self, node: &Node) -> Result<Power, String> {
         power_read(node, self.hardware(node)?.power.power_state(&driver_info(node)).await)
     }
 
     /// Brings the machine to `want` and waits until it is there. Looks first.
     pub(super) async fn set_power(&self, lease: &mut Lease<'_>, want: Power) -> Result<(), Stop> {
+        self.set_power_within(lease, want, self.settings.patience.power_change).await
+    }
+
+    pub(super) async fn set_power_within(
+        &self,
+        lease: &mut Lease<'_>,
+        want: Power,
+        longest: Duration,
+    ) -> Result<(), Stop> {
         let fail = |text: String| Stop::Fail(text);
         let mut now = self.read_power(&lease.node).await.map_err(fail)?;
         if now != want {
             let action = if want == Power::On { PowerAction::On } else { PowerAction::Off };
             self.power_action(&lease.node, action).await?;
-            now = self.await_power(&lease.node, want, self.settings.patience.power_change).await?;
+            now = self.await_power(&lease.node, want, longest).await?;
         }
         lease.node.note_power(now, Timestamp::now());
         if now != want {
             return Err(Stop::Fail(format!(
                 "Failed to set node power state to {want}: the BMC took the request, but after {} s the machine of node {} is still in state {now}",
-                self.settings.patience.power_change.as_secs(),
+                longest.as_secs(),
                 lease.node.uuid
             )));
         }
         Ok(())
     }
 
-    async fn power_action(&self, node: &Node, action: PowerAction) -> Result<(), Stop> {
+    pub(super) async fn power_action(&self, node: &Node, action: PowerAction) -> Result<(), Stop> {
         let hardware = self.hardware(node).map_err(Stop::Fail)?;
         let info = driver_info(node);
         patiently(self.settings.patience.retry, || hardware.power.power(&info, action))
@@ -161,49 +166,6 @@ impl Conductor {
         }
     }
 
-    /// A power action that a client asked for.
-    pub(super) async fn carry_out_power_request(&self, lease: &mut Lease<'_>) -> Result<(), Stop> {
-        let Some(target) = lease.node.power_request else { return Ok(()) };
-        let result = self.reach(lease, target).await;
-        lease.node.power_request = None;
-        match result {
-            Ok(()) => {}
-            Err(Stop::Fail(text)) => lease.node.last_error = Some(text),
-            Err(later) => return Err(later),
-        }
-        lease.save().await?;
-        Ok(())
-    }
-
-    async fn reach(&self, lease: &mut Lease<'_>, target: PowerTarget) -> Result<(), Stop> {
-        match target {
-            PowerTarget::On => self.set_power(lease, Power::On).await,
-            PowerTarget::Off => {
-                lease.node.end_agent();
-                self.set_power(lease, Power::Off).await
-            }
-            PowerTarget::SoftOff => {
-                lease.node.end_agent();
-                self.power_action(&lease.node, PowerAction::SoftOff).await?;
-                let longest = self.settings.patience.power_change.saturating_mul(10);
-                let now = self.await_power(&lease.node, Power::Off, longest).await?;
-                lease.node.note_power(now, Timestamp::now());
-                if now == Power::Off {
-                    return Ok(());
-                }
-                Err(Stop::Fail(format!(
-                    "Failed to set node power state to soft power off: its operating system did not power the machine off in {} s",
-                    longest.as_secs()
-                )))
-            }
-            PowerTarget::Reboot | PowerTarget::SoftReboot => {
-                lease.node.end_agent();
-                self.set_power(lease, Power::Off).await?;
-                self.set_power(lease, Power::On).await
-            }
-        }
-    }
-
     /// `manage`: proves the BMC's address, password and privilege, and reads the power state.
     pub(super) async fn verify(&self, lease: &mut Lease<'_>) -> Result<Next, Stop> {
         let hardware = self.hardware(&lease.node).map_err(Stop::Fail)?.clone();
@@ -220,65 +182,4 @@ impl Conductor {
         lease.save_result().await?;
         Ok(Next::Again)
     }
-
-    /// Reads every settled machine's power now and then, so that the API tells the truth.
-    pub(super) fn spawn_power_sync(self: &Arc<Self>) {
-        let pause = self.settings.patience.power_sync;
-        if pause.is_zero() {
-            return;
-        }
-        let conductor = self.clone();
-        let mut stop = self.stop.subscribe();
-        tokio::spawn(async move {
-            loop {
-                tokio::select! {
-                    () = sleep(pause) => {}
-                    _ = stop.changed() => return,
-                }
-                conductor.sync_power().await;
-            }
-        });
-    }
-
-    async fn sync_power(self: &Arc<Self>) {
-        let nodes =
-            match self.store.nodes(NodeFilter { include_children: true, ..NodeFilter::default() }).await {
-                Ok(nodes) => nodes,
-                Err(error) => return tracing::warn!(%error, "the power sync cannot read the nodes"),
-            };
-        let room = Arc::new(tokio::sync::Semaphore::new(SYNC_AT_ONCE));
-        let mut reads = tokio::task::JoinSet::new();
-        for node in nodes.into_iter().filter(syncable) {
-            let (conductor, room) = (self.clone(), room.clone());
-            reads.spawn(async move {
-                let _permit = room.acquire_owned().await;
-                conductor.sync_one(node).await;
-            });
-        }
-        while reads.join_next().await.is_some() {}
-    }
-
-    async fn sync_one(&self, node: Node) {
-        match self.read_power_once(&node).await {
-            Ok(power) if node.power_state == Some(power) => {}
-            Ok(power) => {
-                let Ok(mut lease) = self.lease(node.uuid).await else { return };
-                if lease.node.generation == node.generation {
-                    lease.node.note_power(power, Timestamp::now());
-                    if let Err(error) = lease.save().await {
-                        tracing::warn!(node = %node.uuid, %error, "recording the power state");
-                    }
-                }
-            }
-            Err(error) => tracing::warn!(node = %node.uuid, %error, "power sync"),
-        }
-    }
-}
-
-fn syncable(node: &Node) -> bool {
-    use crate::domain::state::ProvisionState as S;
-    node.provision_state.is_stable()
-        && !matches!(node.provision_state, S::Enroll | S::AdoptFailed)
-        && !node.maintenance
-        && node.power_request.is_none()
 }

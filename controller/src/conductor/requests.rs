@@ -6,7 +6,7 @@ use crate::domain::fields::{self, Writable};
 use crate::domain::node::{Node, Object};
 use crate::domain::patch::{self, Operation};
 use crate::domain::provision;
-use crate::domain::state::{Event, PowerTarget, ProvisionState as S, Verb};
+use crate::domain::state::{Event, ProvisionState as S, Verb};
 use crate::domain::{deploy, validate};
 use crate::drivers::{BootDevice, BootMode, Persistence};
 use crate::store::{Changes, DriveChange, PortFilter};
@@ -220,7 +220,7 @@ impl Conductor {
         self.validate_image(node).await
     }
 
-    fn validate_power(&self, node: &Node) -> Result<(), String> {
+    pub(super) fn validate_power(&self, node: &Node) -> Result<(), String> {
         self.hardware(node)?.power.validate(&driver_info(node)).map_err(|e| e.to_string())
     }
 
@@ -280,29 +280,6 @@ impl Conductor {
             out.insert(kind.into(), verdict(result));
         }
         Value::Object(out)
-    }
-
-    /// Accepts a power action; the worker carries it out.
-    pub async fn request_power(self: &Arc<Self>, uuid: NodeUuid, target: PowerTarget) -> Result<(), Refusal> {
-        let mut lease = self.lease(uuid).await?;
-        let node = &mut lease.node;
-        if matches!(node.provision_state, S::Cleaning | S::CleanWait) {
-            return Err(Refusal::Invalid(format!(
-                "The requested action \"{target}\" can not be performed on node \"{uuid}\" while it is in state \"{}\".",
-                node.provision_state
-            )));
-        }
-        if node.disable_power_off && matches!(target, PowerTarget::Off | PowerTarget::SoftOff) {
-            return Err(Refusal::Conflict(format!(
-                "Node {uuid} must not be powered off (disable_power_off is set)."
-            )));
-        }
-        node.power_request = Some(target);
-        node.last_error = None;
-        lease.save().await?;
-        drop(lease);
-        self.wake(uuid);
-        Ok(())
     }
 
     pub async fn set_maintenance(

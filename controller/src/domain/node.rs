@@ -36,6 +36,8 @@ pub struct Node {
     pub power_state: Option<Power>,
     /// A power action that was accepted and is not done yet; it outlives a restart.
     pub power_request: Option<PowerTarget>,
+    /// Seconds that the client gave the machine for it.
+    pub power_timeout: Option<u64>,
     pub last_error: Option<String>,
     pub maintenance: bool,
     pub maintenance_reason: Option<String>,
@@ -179,6 +181,7 @@ impl Default for Node {
             provision_updated_at: None,
             power_state: None,
             power_request: None,
+            power_timeout: None,
             last_error: None,
             maintenance: false,
             maintenance_reason: None,

@@ -49,7 +49,7 @@ impl PowerInterface for Fake {
     async fn power(&self, info: &DriverInfo, action: PowerAction) -> Result<(), DriverError> {
         self.with(info, |m| {
             m.power = match action {
-                PowerAction::On | PowerAction::Cycle => PowerState::On,
+                PowerAction::On | PowerAction::Cycle | PowerAction::Reset => PowerState::On,
                 PowerAction::Off | PowerAction::SoftOff => PowerState::Off,
             };
         });

@@ -20,6 +20,9 @@ pub enum PowerAction {
     On,
     Off,
     Cycle,
+    /// Starts the machine anew without taking its power away.
+    Reset,
+    /// Asks the operating system to power the machine off.
     SoftOff,
 }
 

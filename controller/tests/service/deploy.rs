@@ -242,23 +242,3 @@ async fn maintenance_holds_the_steps_until_it_is_taken_back() {
     assert_eq!(rig.call("DELETE", "/v1/nodes/n1/maintenance", "1.115", Value::Null).await.status, 202);
     rig.until(|n| n["provision_state"] == "active").await;
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn power_requests_are_carried_out_and_shown() {
-    let rig = Rig::new();
-    rig.available().await;
-    for (target, power) in
-        [("power on", PowerState::On), ("rebooting", PowerState::On), ("soft power off", PowerState::Off)]
-    {
-        let answer = rig.call("PUT", "/v1/nodes/n1/states/power", "1.115", json!({"target": target})).await;
-        assert_eq!(answer.status, 202, "{}", answer.body);
-        rig.until(|n| n["target_power_state"].is_null()).await;
-        assert_eq!(rig.bmc.power_now(), power, "{target}");
-    }
-    for (target, version, status) in
-        [("power sideways", "1.115", 400), ("soft power off", "1.26", 406), ("power on", "1.26", 202)]
-    {
-        let answer = rig.call("PUT", "/v1/nodes/n1/states/power", version, json!({"target": target})).await;
-        assert_eq!(answer.status, status, "{target} {version}");
-    }
-}

@@ -27,6 +27,8 @@ pub struct Bmc {
     pub log: Mutex<Vec<String>>,
     /// Counts power-ons: a machine that was off and on again is in another boot, however short the pause.
     boots: AtomicUsize,
+    /// The operating system does not power the machine off when it is asked to.
+    pub deaf_system: AtomicBool,
 }
 
 impl Default for Bmc {
@@ -36,6 +38,7 @@ impl Default for Bmc {
             device: Mutex::new(None),
             log: Mutex::new(Vec::new()),
             boots: AtomicUsize::new(0),
+            deaf_system: AtomicBool::new(false),
         }
     }
 }
@@ -72,7 +75,8 @@ impl PowerInterface for Bmc {
         self.note(format!("power {action:?}"));
         let mut power = self.power.lock().unwrap();
         let new = match action {
-            PowerAction::On | PowerAction::Cycle => PowerState::On,
+            PowerAction::On | PowerAction::Cycle | PowerAction::Reset => PowerState::On,
+            PowerAction::SoftOff if self.deaf_system.load(Ordering::SeqCst) => *power,
             PowerAction::Off | PowerAction::SoftOff => PowerState::Off,
         };
         if new == PowerState::On && *power == PowerState::Off {

@@ -8,6 +8,7 @@ mod api;
 mod deploy;
 mod identity;
 mod machine;
+mod power;
 mod replay;
 mod restart;
 mod rig;

@@ -50,6 +50,8 @@ pub fn settings(state_dir: &Path) -> Settings {
             power_look: ms(20),
             power_change: ms(3000),
             soft_off: ms(1000),
+            soft_power_off: ms(3000),
+            reset_settle: ms(20),
             logs: ms(2000),
             retry: ms(50),
             power_sync: Duration::ZERO,

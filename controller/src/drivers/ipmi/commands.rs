@@ -64,12 +64,13 @@ pub fn parse_chassis_status(data: &[u8]) -> Result<PowerState, Refusal> {
     Ok(if power & 1 == 1 { PowerState::On } else { PowerState::Off })
 }
 
-/// Chassis Control. The hard reset (3) is sent by nobody yet and so is not offered.
+/// Chassis Control.
 pub fn chassis_control(action: PowerAction) -> Command {
     let (name, byte) = match action {
         PowerAction::Off => ("Chassis Control: power off", 0),
         PowerAction::On => ("Chassis Control: power on", 1),
         PowerAction::Cycle => ("Chassis Control: power cycle", 2),
+        PowerAction::Reset => ("Chassis Control: hard reset", 3),
         PowerAction::SoftOff => ("Chassis Control: soft power off", 5),
     };
     command(name, CHASSIS, 0x02, &[byte])

@@ -143,8 +143,8 @@ async fn control(talk: &mut Talk<'_>, action: PowerAction) -> Result<(), DriverE
     match (action, state(talk).await?) {
         (PowerAction::On, PowerState::On) => Ok(()),
         (PowerAction::Off | PowerAction::SoftOff, PowerState::Off) => Ok(()),
-        // Cycling a machine that is off is switching it on.
-        (PowerAction::Cycle, PowerState::Off) => {
+        // Cycling or resetting a machine that is off is switching it on.
+        (PowerAction::Cycle | PowerAction::Reset, PowerState::Off) => {
             talk.run(&commands::chassis_control(PowerAction::On)).await.map(drop)
         }
         _ => Err(refused),

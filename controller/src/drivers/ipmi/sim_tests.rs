@@ -125,6 +125,11 @@ async fn power_and_boot_device_are_what_ipmitool_sees() {
     }
     assert!(sim.says(&["power", "on"]).contains("Up/On"));
     assert_eq!(ipmi.power_state(&info).await.unwrap(), PowerState::On, "as ipmitool left it");
+    let was_reset = || sim.dir.path().join("reset").exists();
+    assert!(!was_reset());
+    ipmi.power(&info, PowerAction::Reset).await.unwrap();
+    assert!(was_reset(), "the chassis was told");
+    assert_eq!(ipmi.power_state(&info).await.unwrap(), PowerState::On, "a reset takes no power away");
     ipmi.power(&info, PowerAction::Cycle).await.unwrap();
 
     for (device, mode, words, file) in [

@@ -229,9 +229,9 @@ fn respond(rules: &Rules, seen: &mut Seen, request: &Request) -> (u8, Vec<u8>) {
         (0, 0x01, _) => (0, vec![u8::from(seen.on), 0, 0]),
         (0, 0x02, _) if rules.privilege < 3 => (0xD4, vec![]),
         (0, 0x02, [1]) if seen.on => (0xD5, vec![]),
-        (0, 0x02, [0 | 2 | 5]) if !seen.on => (0xD5, vec![]),
+        (0, 0x02, [0 | 2 | 3 | 5]) if !seen.on => (0xD5, vec![]),
         (0, 0x02, [action]) => {
-            seen.on = matches!(action, 1 | 2);
+            seen.on = matches!(action, 1..=3);
             (0, vec![])
         }
         // Of the boot parameters this BMC knows only the flags.

@@ -32,15 +32,24 @@ async fn power_and_boot_device_work_with_both_suites() {
         assert_eq!(ipmi.power_state(&info).await.unwrap(), PowerState::Off);
         ipmi.power(&info, PowerAction::On).await.unwrap();
         assert_eq!(ipmi.power_state(&info).await.unwrap(), PowerState::On);
-        for action in [PowerAction::On, PowerAction::Cycle, PowerAction::SoftOff, PowerAction::Off] {
+        for (action, byte) in [
+            (PowerAction::Cycle, 2),
+            (PowerAction::Reset, 3),
+            (PowerAction::SoftOff, 5),
+            (PowerAction::On, 1),
+            (PowerAction::Off, 0),
+        ] {
             ipmi.power(&info, action).await.unwrap();
+            let last = seen(&bmc).requests.iter().rfind(|(netfn, ..)| *netfn == 0).cloned();
+            assert_eq!(last, Some((0, 2, vec![byte])), "{action:?}");
         }
-        ipmi.power(&info, PowerAction::Cycle).await.unwrap();
-        assert_eq!(
-            ipmi.power_state(&info).await.unwrap(),
-            PowerState::On,
-            "a cycle of a machine that is off"
-        );
+        for action in [PowerAction::Off, PowerAction::SoftOff, PowerAction::Cycle, PowerAction::Reset] {
+            ipmi.power(&info, PowerAction::Off).await.unwrap();
+            ipmi.power(&info, action).await.unwrap();
+            let on = matches!(action, PowerAction::Cycle | PowerAction::Reset);
+            let state = if on { PowerState::On } else { PowerState::Off };
+            assert_eq!(ipmi.power_state(&info).await.unwrap(), state, "{action:?} of a machine that is off");
+        }
         ipmi.set_boot_device(&info, BootDevice::Pxe, Persistence::Once, BootMode::Uefi).await.unwrap();
         assert_eq!(seen(&bmc).boot, [0xA0, 0x04, 0, 0, 0]);
         ipmi.set_boot_device(&info, BootDevice::Disk, Persistence::Always, BootMode::Bios).await.unwrap();
