@@ -256,17 +256,29 @@ struct Lease<'a> {
 
 impl Lease<'_> {
     async fn save(&mut self) -> Result<(), StoreError> {
+        self.keep_refusal();
         self.conductor.store.save(&mut self.node, Changes::default()).await
     }
     /// Saves and records that `action` is about to be done.
     async fn save_intent(&mut self, action: &str) -> Result<(), StoreError> {
+        self.keep_refusal();
         let changes = Changes { open: Some(action.to_string()), ..Changes::default() };
         self.conductor.store.save(&mut self.node, changes).await
     }
     /// Saves and records that everything begun so far has come to its end.
     async fn save_result(&mut self) -> Result<(), StoreError> {
+        self.keep_refusal();
         let changes = Changes { close: Some(self.node.flow.last_intent), ..Changes::default() };
         self.conductor.store.save(&mut self.node, changes).await
+    }
+    /// A login that was refused is remembered past a restart.
+    fn keep_refusal(&mut self) {
+        self.node.login_refused = self.slot.refusal(&self.node).or(self.node.login_refused.take());
+    }
+    /// The BMC may be asked again with a login that it refused.
+    fn forgive_login(&mut self) {
+        self.node.login_refused = None;
+        self.slot.forgive();
     }
     /// Shows clients that a long operation holds the node.
     async fn show(&mut self) -> Result<(), StoreError> {

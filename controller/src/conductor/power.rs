@@ -33,25 +33,56 @@ where
     }
 }
 
-fn power_read(node: &Node, read: Result<PowerState, DriverError>) -> Result<Power, String> {
-    match read {
-        Ok(PowerState::On) => Ok(Power::On),
-        Ok(PowerState::Off) => Ok(Power::Off),
-        Err(error) => Err(format!("Failed to get power state for node {}. Error: {error}", node.uuid)),
+/// A read in the node's words.
+fn power_of(node: &Node, read: Result<PowerState, DriverError>) -> Result<Power, String> {
+    read.map(Power::from)
+        .map_err(|error| format!("Failed to get power state for node {}. Error: {error}", node.uuid))
+}
+
+impl From<PowerState> for Power {
+    fn from(state: PowerState) -> Power {
+        match state {
+            PowerState::On => Power::On,
+            PowerState::Off => Power::Off,
+        }
     }
 }
 
 impl Conductor {
+    /// Asks a node's BMC, unless it refused the same login before: a wrong password that is repeated locks accounts.
+    ///
+    /// # Errors
+    /// What the driver said; [`DriverError::LoginHeld`] for a login that was refused, now or before.
+    pub(super) async fn ask_bmc<T>(
+        &self,
+        node: &Node,
+        call: impl Future<Output = Result<T, DriverError>>,
+    ) -> Result<T, DriverError> {
+        let slot = self.slots.slot(node.uuid);
+        if let Some(refusal) = slot.refusal(node).or_else(|| node.login_refused.clone()) {
+            return Err(DriverError::LoginHeld { refusal });
+        }
+        match call.await {
+            Err(error @ DriverError::Credentials { .. }) => {
+                let refusal = error.to_string();
+                slot.refuse(node, refusal.clone());
+                Err(DriverError::LoginHeld { refusal })
+            }
+            other => other,
+        }
+    }
+
     pub(super) async fn read_power(&self, node: &Node) -> Result<Power, String> {
         let hardware = self.hardware(node)?;
         let info = driver_info(node);
-        let read = patiently(self.settings.patience.retry, || hardware.power.power_state(&info)).await;
-        power_read(node, read)
+        let call = patiently(self.settings.patience.retry, || hardware.power.power_state(&info));
+        power_of(node, self.ask_bmc(node, call).await)
     }
 
     /// The same without patience, where somebody waits for the answer or the next look comes anyway.
-    pub(super) async fn read_power_once(&self, node: &Node) -> Result<Power, String> {
-        power_read(node, self.hardware(node)?.power.power_state(&driver_info(node)).await)
+    pub(super) async fn read_power_once(&self, node: &Node) -> Result<PowerState, DriverError> {
+        let hardware = self.hardware(node).map_err(DriverError::Config)?;
+        self.ask_bmc(node, hardware.power.power_state(&driver_info(node))).await
     }
 
     /// Brings the machine to `want` and waits until it is there. Looks first.
@@ -86,7 +117,8 @@ impl Conductor {
     pub(super) async fn power_action(&self, node: &Node, action: PowerAction) -> Result<(), Stop> {
         let hardware = self.hardware(node).map_err(Stop::Fail)?;
         let info = driver_info(node);
-        patiently(self.settings.patience.retry, || hardware.power.power(&info, action))
+        let call = patiently(self.settings.patience.retry, || hardware.power.power(&info, action));
+        self.ask_bmc(node, call)
             .await
             .map_err(|e| Stop::Fail(format!("Failed to change power of node {}. Error: {e}", node.uuid)))
     }
@@ -152,8 +184,10 @@ impl Conductor {
         lease.node.boot_mode = Some(mode);
         let hardware = self.hardware(&lease.node).map_err(Stop::Fail)?;
         let info = lease.driver_info();
-        let call = || hardware.management.set_boot_device(&info, device, persistence, bmc_mode);
-        match patiently(self.settings.patience.retry, call).await {
+        let call = patiently(self.settings.patience.retry, || {
+            hardware.management.set_boot_device(&info, device, persistence, bmc_mode)
+        });
+        match self.ask_bmc(&lease.node, call).await {
             Ok(()) => Ok(()),
             Err(error @ DriverError::Command { .. }) => {
                 tracing::warn!(node = %lease.node.uuid, %error, "the boot device cannot be set; going on");
@@ -171,10 +205,9 @@ impl Conductor {
         let hardware = self.hardware(&lease.node).map_err(Stop::Fail)?.clone();
         let info = lease.driver_info();
         hardware.power.validate(&info).map_err(|e| Stop::Fail(e.to_string()))?;
-        let power = self.read_power_once(&lease.node).await.map_err(Stop::Fail)?;
-        let bmc = patiently(self.settings.patience.retry, || hardware.management.verify(&info))
-            .await
-            .map_err(|e| Stop::Fail(e.to_string()))?;
+        let power = power_of(&lease.node, self.read_power_once(&lease.node).await).map_err(Stop::Fail)?;
+        let call = patiently(self.settings.patience.retry, || hardware.management.verify(&info));
+        let bmc = self.ask_bmc(&lease.node, call).await.map_err(|e| Stop::Fail(e.to_string()))?;
         lease.node.internal.insert("bmc".into(), bmc.into());
         let now = Timestamp::now();
         lease.node.note_power(power, now);

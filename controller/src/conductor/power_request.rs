@@ -49,6 +49,8 @@ impl Conductor {
         let node = &mut lease.node;
         permit(node, asked.target)?;
         self.validate_power(node).map_err(Refusal::Invalid)?;
+        lease.forgive_login();
+        let node = &mut lease.node;
         node.power_request = Some(asked.target);
         node.power_timeout = asked.timeout.map(|t| t.as_secs());
         node.last_error = None;

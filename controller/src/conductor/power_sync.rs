@@ -1,7 +1,11 @@
-//! Reads the power of settled machines now and then, so that the API tells the truth.
+//! Reads the power of settled machines now and then, so that the API tells the truth. What a read means is said by
+//! `domain::power`.
 
 use super::Conductor;
 use crate::domain::node::Node;
+use crate::domain::power::{self, Unread, Verdict};
+use crate::domain::state::Power;
+use crate::drivers::DriverError;
 use crate::store::NodeFilter;
 use jiff::Timestamp;
 use std::sync::Arc;
@@ -11,7 +15,6 @@ use tokio::time::sleep;
 const AT_ONCE: usize = 128;
 
 impl Conductor {
-    /// Reads every settled machine's power now and then, so that the API tells the truth.
     pub(super) fn spawn_power_sync(self: &Arc<Self>) {
         let pause = self.settings.patience.power_sync;
         if pause.is_zero() {
@@ -20,17 +23,17 @@ impl Conductor {
         let conductor = self.clone();
         let mut stop = self.stop.subscribe();
         tokio::spawn(async move {
-            loop {
+            for round in 1.. {
                 tokio::select! {
                     () = sleep(pause) => {}
                     _ = stop.changed() => return,
                 }
-                conductor.sync_power().await;
+                conductor.sync_power(round).await;
             }
         });
     }
 
-    async fn sync_power(self: &Arc<Self>) {
+    async fn sync_power(self: &Arc<Self>, round: u64) {
         let nodes =
             match self.store.nodes(NodeFilter { include_children: true, ..NodeFilter::default() }).await {
                 Ok(nodes) => nodes,
@@ -38,7 +41,7 @@ impl Conductor {
             };
         let room = Arc::new(tokio::sync::Semaphore::new(AT_ONCE));
         let mut reads = tokio::task::JoinSet::new();
-        for node in nodes.into_iter().filter(syncable) {
+        for node in nodes.into_iter().filter(|node| power::is_due(node, round)) {
             let (conductor, room) = (self.clone(), room.clone());
             reads.spawn(async move {
                 let _permit = room.acquire_owned().await;
@@ -49,26 +52,35 @@ impl Conductor {
     }
 
     async fn sync_one(&self, node: Node) {
-        match self.read_power_once(&node).await {
-            Ok(power) if node.power_state == Some(power) => {}
-            Ok(power) => {
-                let Ok(mut lease) = self.lease(node.uuid).await else { return };
-                if lease.node.generation == node.generation {
-                    lease.node.note_power(power, Timestamp::now());
-                    if let Err(error) = lease.save().await {
-                        tracing::warn!(node = %node.uuid, %error, "recording the power state");
-                    }
-                }
+        let read = self.read_power_once(&node).await;
+        let misses = self.slots.slot(node.uuid).count_read(read.is_ok());
+        if let Err(error) = &read {
+            tracing::warn!(node = %node.uuid, %error, misses, "power sync");
+        }
+        let read = read.map(Power::from).map_err(|error| match error {
+            DriverError::LoginHeld { .. } => Unread::Refused(error.to_string()),
+            other => Unread::Failed(other.to_string()),
+        });
+        let verdict = power::judge(&node, misses, read);
+        if matches!(verdict, Verdict::Nothing | Verdict::Missed) {
+            return;
+        }
+        // A node that has moved on since it was read is looked at again in the next round.
+        let Ok(mut lease) = self.lease(node.uuid).await else { return };
+        if lease.node.generation != node.generation {
+            return;
+        }
+        match verdict {
+            Verdict::Nothing | Verdict::Missed => {}
+            Verdict::Record(power) => lease.node.note_power(power, Timestamp::now()),
+            Verdict::Recovered(power) => {
+                lease.node.note_power(power, Timestamp::now());
+                lease.node.leave_power_fault();
             }
-            Err(error) => tracing::warn!(node = %node.uuid, %error, "power sync"),
+            Verdict::Fault(why) => lease.node.enter_power_fault(why),
+        }
+        if let Err(error) = lease.save().await {
+            tracing::warn!(node = %node.uuid, %error, "recording the power state");
         }
     }
-}
-
-fn syncable(node: &Node) -> bool {
-    use crate::domain::state::ProvisionState as S;
-    node.provision_state.is_stable()
-        && !matches!(node.provision_state, S::Enroll | S::AdoptFailed)
-        && !node.maintenance
-        && node.power_request.is_none()
 }

@@ -8,7 +8,7 @@ use crate::domain::patch::{self, Operation};
 use crate::domain::provision;
 use crate::domain::state::{Event, ProvisionState as S, Verb};
 use crate::domain::{deploy, validate};
-use crate::drivers::{BootDevice, BootMode, Persistence};
+use crate::drivers::{BootDevice, BootMode, DriverError, Persistence};
 use crate::store::{Changes, DriveChange, PortFilter};
 use base64::Engine as _;
 use ferric_common::ids::NodeUuid;
@@ -105,7 +105,13 @@ impl Conductor {
         version: u16,
     ) -> Result<Node, Refusal> {
         let mut lease = self.lease(uuid).await?;
-        lease.node = patch::patch_node(&lease.node, operations, version)?;
+        let new = patch::patch_node(&lease.node, operations, version)?;
+        let old = std::mem::replace(&mut lease.node, new);
+        let new = &lease.node;
+        let other_login = (&old.driver, &old.driver_info) != (&new.driver, &new.driver_info);
+        if other_login || (old.maintenance && !new.maintenance) {
+            lease.forgive_login();
+        }
         lease.save().await?;
         Ok(lease.node)
     }
@@ -178,6 +184,9 @@ impl Conductor {
 
     /// Applies the verb to the node.
     fn begin(&self, lease: &mut Lease<'_>, request: &ProvisionRequest) -> Result<(), Refusal> {
+        if request.verb.event == Event::Manage {
+            lease.forgive_login();
+        }
         let node = &mut lease.node;
         let from = node.provision_state;
         node.apply(request.verb.event, Timestamp::now()).map_err(|e| Refusal::Invalid(e.to_string()))?;
@@ -213,6 +222,7 @@ impl Conductor {
     /// Everything that can be known to fail, before the machine is powered on.
     pub(super) async fn validate_deploy(&self, node: &Node) -> Result<(), String> {
         self.validate_power(node)?;
+        login_works(node)?;
         if node.interface("deploy") == "fake" {
             return Ok(());
         }
@@ -260,7 +270,7 @@ impl Conductor {
             Ok(()) => json!({"result": true}),
             Err(reason) => json!({"result": false, "reason": reason}),
         };
-        let power = self.validate_power(node);
+        let power = self.validate_power(node).and_then(|()| login_works(node));
         out.insert("management".into(), verdict(power.clone()));
         out.insert("power".into(), verdict(power));
         out.insert("boot".into(), verdict(self.validate_boot(node).await));
@@ -293,6 +303,7 @@ impl Conductor {
         lease.node.maintenance_reason = reason.filter(|_| on);
         if !on {
             lease.node.fault = None;
+            lease.forgive_login();
         }
         lease.save().await?;
         drop(lease);
@@ -305,9 +316,9 @@ impl Conductor {
         if node.interface("management") == "noop" {
             return Ok(BootDeviceAnswer { device: None, persistent: false });
         }
-        let (device, persistence) = hardware
-            .management
-            .boot_device(&driver_info(node))
+        let info = driver_info(node);
+        let (device, persistence) = self
+            .ask_bmc(node, hardware.management.boot_device(&info))
             .await
             .map_err(|e| Refusal::Failed(e.to_string()))?;
         Ok(BootDeviceAnswer { device, persistent: persistence == Persistence::Always })
@@ -328,11 +339,18 @@ impl Conductor {
         if lease.node.interface("management") == "noop" {
             return Ok(());
         }
-        hardware
-            .management
-            .set_boot_device(&lease.driver_info(), device, persistence, mode)
+        let info = lease.driver_info();
+        self.ask_bmc(&lease.node, hardware.management.set_boot_device(&info, device, persistence, mode))
             .await
             .map_err(|e| Refusal::Failed(e.to_string()))
+    }
+}
+
+/// Whether the BMC has not refused the node's login before.
+fn login_works(node: &Node) -> Result<(), String> {
+    match &node.login_refused {
+        None => Ok(()),
+        Some(refusal) => Err(DriverError::LoginHeld { refusal: refusal.clone() }.to_string()),
     }
 }
 

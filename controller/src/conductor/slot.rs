@@ -1,6 +1,7 @@
 //! What the process remembers of a node beside its record: whose turn it is, whether it has a worker, how far its work is.
 //! Nothing here is needed after a restart.
 
+use crate::domain::node::{Node, Object};
 use ferric_common::events::Progress;
 use ferric_common::ids::NodeUuid;
 use jiff::Timestamp;
@@ -24,6 +25,17 @@ struct Memory {
     heard: Option<Timestamp>,
     /// A second machine claims the node.
     conflict: Option<String>,
+    /// The login that the BMC refused, and how.
+    refusal: Option<(Login, String)>,
+    /// Power reads of the sync in a row that failed.
+    misses: u32,
+}
+
+/// What a login is made from: driver and `driver_info`.
+type Login = (String, Object);
+
+fn login(node: &Node) -> Login {
+    (node.driver.clone(), node.driver_info.clone())
 }
 
 /// One node's slot.
@@ -81,6 +93,29 @@ impl Slot {
     }
     pub fn conflict(&self) -> Option<String> {
         self.memory().conflict.clone()
+    }
+    /// The BMC refused the login of this node, as it was when it was asked.
+    pub fn refuse(&self, node: &Node, how: String) {
+        self.memory().refusal = Some((login(node), how));
+    }
+    /// How the BMC refused the login that the node has now.
+    pub fn refusal(&self, node: &Node) -> Option<String> {
+        self.memory()
+            .refusal
+            .as_ref()
+            .filter(|(refused, _)| *refused == login(node))
+            .map(|(_, how)| how.clone())
+    }
+    pub fn forgive(&self) {
+        let mut memory = self.memory();
+        memory.refusal = None;
+        memory.misses = 0;
+    }
+    /// Counts a read of the power; answers how many have failed in a row.
+    pub fn count_read(&self, worked: bool) -> u32 {
+        let mut memory = self.memory();
+        memory.misses = if worked { 0 } else { memory.misses.saturating_add(1) };
+        memory.misses
     }
 }
 

@@ -8,6 +8,7 @@ pub mod interfaces;
 pub mod names;
 pub mod node;
 pub mod patch;
+pub mod power;
 pub mod provision;
 pub mod state;
 pub mod validate;

@@ -38,6 +38,8 @@ pub struct Node {
     pub power_request: Option<PowerTarget>,
     /// Seconds that the client gave the machine for it.
     pub power_timeout: Option<u64>,
+    /// How the BMC refused the login that `driver_info` gives. It is not asked again until that changes or an operator acts.
+    pub login_refused: Option<String>,
     pub last_error: Option<String>,
     pub maintenance: bool,
     pub maintenance_reason: Option<String>,
@@ -182,6 +184,7 @@ impl Default for Node {
             power_state: None,
             power_request: None,
             power_timeout: None,
+            login_refused: None,
             last_error: None,
             maintenance: false,
             maintenance_reason: None,

@@ -59,6 +59,11 @@ pub enum DriverError {
     SessionRefused { address: String, reason: String },
     #[error("the BMC at {address} refused user '{user}': wrong user name or password{detail}")]
     Credentials { address: String, user: String, detail: String },
+    /// What becomes of [`Self::Credentials`] in the conductor.
+    #[error(
+        "{refusal}. It is not asked again with this login, as that could lock the account: correct driver_info, or ask for 'manage' or a power action to have it tried once more"
+    )]
+    LoginHeld { refusal: String },
     #[error("the BMC at {address} does not give user '{user}' the privilege {privilege}: {reason}")]
     Privilege { address: String, user: String, privilege: String, reason: String },
     #[error("the BMC at {address} answered '{command}' with completion code {code:#04x} ({meaning})")]

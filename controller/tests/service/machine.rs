@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -29,6 +30,12 @@ pub struct Bmc {
     boots: AtomicUsize,
     /// The operating system does not power the machine off when it is asked to.
     pub deaf_system: AtomicBool,
+    /// What `driver_info` must give as `password`, if it gives one.
+    pub password: Mutex<String>,
+    /// The network to it is broken.
+    pub silent: AtomicBool,
+    /// Talks by node, refused ones included.
+    talks: Mutex<BTreeMap<String, usize>>,
 }
 
 impl Default for Bmc {
@@ -39,6 +46,9 @@ impl Default for Bmc {
             log: Mutex::new(Vec::new()),
             boots: AtomicUsize::new(0),
             deaf_system: AtomicBool::new(false),
+            password: Mutex::new("right".into()),
+            silent: AtomicBool::new(false),
+            talks: Mutex::default(),
         }
     }
 }
@@ -46,6 +56,30 @@ impl Default for Bmc {
 impl Bmc {
     pub fn note(&self, text: impl Into<String>) {
         self.log.lock().unwrap().push(text.into());
+    }
+    /// How often a node's BMC was talked to.
+    pub fn talks(&self, node: &str) -> usize {
+        self.talks.lock().unwrap().get(node).copied().unwrap_or_default()
+    }
+    async fn talk(&self, info: &DriverInfo) -> Result<(), DriverError> {
+        tokio::task::yield_now().await;
+        let word = |key: &str| info.get(key).and_then(Value::as_str);
+        let node = word("ferric_node").unwrap_or_default().to_string();
+        *self.talks.lock().unwrap().entry(node).or_default() += 1;
+        let address = "192.0.2.9".to_string();
+        if self.silent.load(Ordering::SeqCst) {
+            return Err(DriverError::NoAnswer {
+                address,
+                port: 623,
+                tries: 3,
+                waited: Duration::from_secs(14),
+                hint: String::new(),
+            });
+        }
+        match word("password").is_none_or(|given| given == *self.password.lock().unwrap()) {
+            true => Ok(()),
+            false => Err(DriverError::Credentials { address, user: "admin".into(), detail: String::new() }),
+        }
     }
     pub fn power_now(&self) -> PowerState {
         *self.power.lock().unwrap()
@@ -66,12 +100,12 @@ impl PowerInterface for Bmc {
     fn validate(&self, _: &DriverInfo) -> Result<(), DriverError> {
         Ok(())
     }
-    async fn power_state(&self, _: &DriverInfo) -> Result<PowerState, DriverError> {
-        tokio::task::yield_now().await;
+    async fn power_state(&self, info: &DriverInfo) -> Result<PowerState, DriverError> {
+        self.talk(info).await?;
         Ok(self.power_now())
     }
-    async fn power(&self, _: &DriverInfo, action: PowerAction) -> Result<(), DriverError> {
-        tokio::task::yield_now().await;
+    async fn power(&self, info: &DriverInfo, action: PowerAction) -> Result<(), DriverError> {
+        self.talk(info).await?;
         self.note(format!("power {action:?}"));
         let mut power = self.power.lock().unwrap();
         let new = match action {
@@ -89,22 +123,24 @@ impl PowerInterface for Bmc {
 
 #[async_trait]
 impl ManagementInterface for Bmc {
-    async fn boot_device(&self, _: &DriverInfo) -> Result<(Option<BootDevice>, Persistence), DriverError> {
+    async fn boot_device(&self, info: &DriverInfo) -> Result<(Option<BootDevice>, Persistence), DriverError> {
+        self.talk(info).await?;
         Ok(self.device.lock().unwrap().map_or((None, Persistence::Once), |(d, p)| (Some(d), p)))
     }
     async fn set_boot_device(
         &self,
-        _: &DriverInfo,
+        info: &DriverInfo,
         device: BootDevice,
         persistence: Persistence,
         mode: BootMode,
     ) -> Result<(), DriverError> {
-        tokio::task::yield_now().await;
+        self.talk(info).await?;
         self.note(format!("boot {device:?} {persistence:?} {mode:?}"));
         *self.device.lock().unwrap() = Some((device, persistence));
         Ok(())
     }
-    async fn verify(&self, _: &DriverInfo) -> Result<String, DriverError> {
+    async fn verify(&self, info: &DriverInfo) -> Result<String, DriverError> {
+        self.talk(info).await?;
         Ok("a BMC in memory".into())
     }
 }

@@ -9,6 +9,7 @@ mod deploy;
 mod identity;
 mod machine;
 mod power;
+mod power_sync;
 mod replay;
 mod restart;
 mod rig;
