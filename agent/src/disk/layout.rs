@@ -95,6 +95,41 @@ pub fn check_table(head: &[u8], disk_size: ByteCount, sector: SectorSize) -> Res
     Ok(TableKind::Mbr)
 }
 
+/// Refuses before the first write what [`plan`] would refuse after the last one.
+///
+/// `head` is the start of the image, as much of it as is at hand: what it is too short to tell is left to [`plan`]. Nothing
+/// is asked of an image without a config drive but that its table, if it has one, fits the disk.
+///
+/// # Errors
+/// As [`plan`].
+pub fn foresee(
+    head: &[u8],
+    disk_size: ByteCount,
+    sector: SectorSize,
+    config_drive: Option<&[u8]>,
+) -> Result<(), LayoutError> {
+    check_drive_size(config_drive)?;
+    let kind = match check_table(head, disk_size, sector) {
+        Err(LayoutError::Gpt(GptError::Truncated { .. })) => return Ok(()),
+        Err(LayoutError::NoTable) if head.len() < mbr::SIZE || config_drive.is_none() => return Ok(()),
+        // Sector 1 says which kind of table follows a protective MBR.
+        Err(LayoutError::ProtectiveWithoutGpt(_)) if head.len() < sector.0.saturating_mul(2) as usize => {
+            return Ok(());
+        }
+        other => other?,
+    };
+    let Some(drive) = config_drive else { return Ok(()) };
+    match kind {
+        TableKind::Gpt => {
+            let mut gpt = Gpt::parse(head, sector)?;
+            gpt.fit(sectors(disk_size, sector)?)?;
+            let (first, end) = place_beside(&gpt, drive, sector)?;
+            Ok(gpt.add(&config_partition([0; 16], first, end)).map(drop)?)
+        }
+        TableKind::Mbr => place_in_mbr(head, disk_size, sector, drive).map(drop),
+    }
+}
+
 /// Fits the table in `head` (the image's first MiB) to the disk and places the config drive, if one is given.
 ///
 /// Returns what is to be written outside the head, whole sectors each (not necessarily whole units of the device's
@@ -115,16 +150,19 @@ pub fn plan(
     sector: SectorSize,
     config_drive: Option<&[u8]>,
 ) -> Result<Vec<(DiskOffset, Vec<u8>)>, LayoutError> {
-    if let Some(drive) = config_drive
-        && drive.len() as u64 > limits::CONFIG_DRIVE
-    {
-        return Err(LayoutError::ConfigDriveSize(ByteCount(drive.len() as u64)));
-    }
+    check_drive_size(config_drive)?;
     match (check_table(head, disk_size, sector), config_drive) {
         (Ok(TableKind::Gpt), _) => plan_gpt(head, disk_size, sector, config_drive),
         (Ok(TableKind::Mbr), Some(drive)) => Ok(vec![plan_mbr(head, disk_size, sector, drive)?]),
         (Ok(TableKind::Mbr), None) | (Err(LayoutError::NoTable), None) => Ok(Vec::new()),
         (Err(e), _) => Err(e),
+    }
+}
+
+fn check_drive_size(config_drive: Option<&[u8]>) -> Result<(), LayoutError> {
+    match config_drive.map(|drive| drive.len() as u64) {
+        Some(size) if size > limits::CONFIG_DRIVE => Err(LayoutError::ConfigDriveSize(ByteCount(size))),
+        _ => Ok(()),
     }
 }
 
@@ -139,16 +177,8 @@ fn plan_gpt(
     gpt.fit(sectors)?;
     let mut writes = Vec::new();
     if let Some(drive) = config_drive {
-        let used = gpt.partitions().map(|p| (p.first, p.last.saturating_add(1))).collect::<Vec<_>>();
-        let (first, end) = place(&used, gpt.last_usable() + 1, drive, sector)?;
-        gpt.add(&gpt::Partition {
-            number: 0,
-            type_guid: gpt::LINUX_DATA,
-            guid: partition_guid(&gpt.disk_guid(), drive),
-            first,
-            last: end - 1,
-            name: NAME.into(),
-        })?;
+        let (first, end) = place_beside(&gpt, drive, sector)?;
+        gpt.add(&config_partition(partition_guid(&gpt.disk_guid(), drive), first, end))?;
         writes.push((byte(first, sector, disk_size)?, pad(drive, sector)));
     }
     gpt.render_primary(head);
@@ -164,13 +194,7 @@ fn plan_mbr(
     sector: SectorSize,
     drive: &[u8],
 ) -> Result<(DiskOffset, Vec<u8>), LayoutError> {
-    let entries = mbr::parse(head).ok_or(LayoutError::NoTable)?.collect::<Vec<_>>();
-    let number = (1..=4)
-        .find(|n| entries.iter().all(|e| e.number != *n))
-        .ok_or(LayoutError::TooManyPrimaries(entries.len()))?;
-    let end = ByteCount(disk_size.0.min(MBR_REACH));
-    let used = entries.iter().map(|e| (u64::from(e.first), e.end())).collect::<Vec<_>>();
-    let (first, end) = place(&used, sectors(end, sector)?, drive, sector)?;
+    let (number, (first, end)) = place_in_mbr(head, disk_size, sector, drive)?;
     let too_far = |_| LayoutError::DiskSize(disk_size);
     mbr::add(
         head,
@@ -182,6 +206,33 @@ fn plan_mbr(
         },
     );
     Ok((byte(first, sector, disk_size)?, pad(drive, sector)))
+}
+
+fn config_partition(guid: [u8; 16], first: u64, end: u64) -> gpt::Partition {
+    let last = end.saturating_sub(1);
+    gpt::Partition { number: 0, type_guid: gpt::LINUX_DATA, guid, first, last, name: NAME.into() }
+}
+
+/// Where the config drive goes on a disk with this GPT.
+fn place_beside(gpt: &Gpt, drive: &[u8], sector: SectorSize) -> Result<(u64, u64), LayoutError> {
+    let used = gpt.partitions().map(|p| (p.first, p.last.saturating_add(1))).collect::<Vec<_>>();
+    place(&used, gpt.last_usable().saturating_add(1), drive, sector)
+}
+
+/// Number and place of the config drive in the MBR of `head`.
+fn place_in_mbr(
+    head: &[u8],
+    disk_size: ByteCount,
+    sector: SectorSize,
+    drive: &[u8],
+) -> Result<(u8, (u64, u64)), LayoutError> {
+    let entries = mbr::parse(head).ok_or(LayoutError::NoTable)?.collect::<Vec<_>>();
+    let number = (1..=4)
+        .find(|n| entries.iter().all(|e| e.number != *n))
+        .ok_or(LayoutError::TooManyPrimaries(entries.len()))?;
+    let end = ByteCount(disk_size.0.min(MBR_REACH));
+    let used = entries.iter().map(|e| (u64::from(e.first), e.end())).collect::<Vec<_>>();
+    Ok((number, place(&used, sectors(end, sector)?, drive, sector)?))
 }
 
 /// Sectors `[first, end)` for the config drive below `limit`: the last 64 MiB, so that a later, larger drive fits too;

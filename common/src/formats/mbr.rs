@@ -10,6 +10,9 @@ pub const PROTECTIVE: u8 = 0xee;
 /// Type FAT32 with LBA addressing: what Ironic's agent gives a config drive's partition.
 pub const FAT32_LBA: u8 = 0x0c;
 
+/// Bytes of an MBR, whatever the disk's sector size.
+pub const SIZE: usize = 512;
+
 const TABLE_AT: usize = 446;
 const ENTRY_SIZE: usize = 16;
 

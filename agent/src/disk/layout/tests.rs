@@ -179,3 +179,55 @@ fn what_cannot_work_is_refused_in_words() {
     assert!(plan(&mut vec![0; 4096], size, SectorSize(512), None).unwrap().is_empty());
     assert!(matches!(check_table(&[0; 4096], size, SectorSize(512)), Err(LayoutError::NoTable)));
 }
+
+#[test]
+fn what_the_plan_would_refuse_is_foreseen_from_the_start_of_the_image() {
+    let (small, none): (Option<Vec<u8>>, Option<Vec<u8>>) = (Some(drive(1000)), None);
+    let large = Some(vec![0; (64 << 20) + 1]);
+    let four = "o\nn\np\n1\n\n+1M\nn\np\n2\n\n+1M\nn\np\n3\n\n+1M\nn\np\n\n+1M\nw\n";
+    let mut torn = image(512, 64 * MIB, ONE_GPT);
+    torn[1024] ^= 1;
+    for (case, head, size, drive, fits) in [
+        ("room", image(512, 64 * MIB, ONE_GPT), 64 * MIB, &small, true),
+        ("no drive", image(512, 64 * MIB, "g\nn\n1\n\n\nw\n"), 64 * MIB, &none, true),
+        ("a full image", image(512, 64 * MIB, "g\nn\n1\n\n\nw\n"), 64 * MIB, &small, false),
+        ("a full image on a larger disk", image(512, 64 * MIB, "g\nn\n1\n\n\nw\n"), 66 * MIB, &small, true),
+        ("a drive past the limit", image(512, 64 * MIB, ONE_GPT), GIB, &large, false),
+        ("four primaries", image(512, 64 * MIB, four), GIB, &small, false),
+        ("four primaries, no drive", image(512, 64 * MIB, four), GIB, &none, true),
+        ("a full mbr image", image(512, 64 * MIB, "o\nn\np\n1\n\n\nw\n"), 64 * MIB, &small, false),
+        ("no table", vec![0; 1 << 20], GIB, &small, false),
+        ("no table, no drive", vec![0; 1 << 20], GIB, &none, true),
+        ("another sector size", image(4096, 64 * MIB, ONE_GPT), GIB, &small, false),
+        ("a wrong checksum", torn, GIB, &small, false),
+    ] {
+        let (size, sector) = (ByteCount(size), SectorSize(512));
+        let drive = drive.as_deref();
+        assert_eq!(plan(&mut head.clone(), size, sector, drive).is_ok(), fits, "{case}: the plan");
+        let told = foresee(&head, size, sector, drive).map_err(|e| e.to_string());
+        let planned = plan(&mut head.clone(), size, sector, drive).map(drop).map_err(|e| e.to_string());
+        assert_eq!(told, planned, "{case}");
+        // 17 KiB hold the table of a 512-byte disk; with less, nothing that fits is refused.
+        assert_eq!(foresee(&head[..17 << 10], size, sector, drive).is_ok(), fits, "{case}: 17 KiB");
+        for short in [0, 100, 512, 519, 600, 1024, 4096, 17_407].into_iter().filter(|_| fits) {
+            foresee(&head[..short], size, sector, drive)
+                .unwrap_or_else(|e| panic!("{case}, {short} bytes: {e}"));
+        }
+    }
+    let head = image(4096, 64 * MIB, ONE_GPT);
+    for short in [0, 512, 4096, 4100, 8192, 24_575, 24_576, 1 << 20] {
+        foresee(&head[..short], ByteCount(GIB), SectorSize(4096), small.as_deref()).unwrap();
+    }
+}
+
+#[test]
+fn a_table_without_a_free_entry_is_foreseen() {
+    let mut head = image(512, 512 * MIB, "g\nw\n");
+    let mut gpt = Gpt::parse(&head, SectorSize(512)).unwrap();
+    for n in 0..128 {
+        gpt.add(&config_partition([n; 16], 4096 + u64::from(n), 4097 + u64::from(n))).unwrap();
+    }
+    gpt.render_primary(&mut head);
+    let error = foresee(&head, ByteCount(GIB), SectorSize(512), Some(&drive(1000))).unwrap_err();
+    assert!(error.for_node("N", "/dev/sda").contains("all 128 entries of the GPT are in use"), "{error}");
+}
