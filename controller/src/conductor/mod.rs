@@ -8,6 +8,7 @@ mod agents;
 mod boot_directory;
 mod clean;
 mod deploy;
+mod drive;
 mod failure;
 mod ports;
 mod power;
@@ -19,9 +20,10 @@ mod slot;
 mod worker;
 
 pub use agents::LookupAnswer;
+pub use drive::Drive;
 pub use power_request::PowerRequest;
 pub use refusal::Refusal;
-pub use requests::{BootDeviceAnswer, Drive, ProvisionRequest};
+pub use requests::{BootDeviceAnswer, ProvisionRequest};
 pub use slot::Live;
 
 use crate::domain::clean::Priorities;

@@ -1,7 +1,7 @@
 //! What clients ask of nodes. Each answer that says yes comes after the change is stored.
 
+use super::drive::{self, Drive, Packed};
 use super::{Conductor, Lease, Refusal, boot_directory, driver_info};
-use crate::configdrive::{self, ConfigDrive};
 use crate::domain::fields::{self, Writable};
 use crate::domain::node::{Node, Object};
 use crate::domain::patch::{self, Operation};
@@ -10,21 +10,11 @@ use crate::domain::state::{Event, ProvisionState as S, Verb};
 use crate::domain::{deploy, validate};
 use crate::drivers::{BootDevice, BootMode, DriverError, Persistence};
 use crate::store::{Changes, DriveChange, PortFilter};
-use base64::Engine as _;
 use ferric_common::ids::NodeUuid;
 use ferric_common::steps::Step;
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use std::io::Write as _;
 use std::sync::Arc;
-
-/// A config drive as a client gives it.
-pub enum Drive {
-    /// A URL, or base64 of a gzipped medium.
-    Text(String),
-    /// The parts, from which the medium is built.
-    Parts(Value),
-}
 
 /// A request to `states/provision`, its shape checked by the API.
 pub struct ProvisionRequest {
@@ -159,14 +149,21 @@ impl Conductor {
         let deploys = matches!(event, Event::Deploy | Event::Rebuild);
         let mut drive = DriveChange::Keep;
         if deploys {
-            drive = match request.drive {
-                Some(given) => DriveChange::Set(build_drive(given, &node)?),
-                None if event == Event::Rebuild => DriveChange::Keep,
-                None => DriveChange::Remove,
+            let given = request.drive.is_some();
+            let packed = match request.drive {
+                Some(given) => Some(drive::pack(given, &node).await?),
+                None if event == Event::Rebuild => self.kept_drive(uuid).await?,
+                None => None,
             };
-            self.validate_deploy(&node).await.map_err(|e| {
+            let size = packed.as_ref().and_then(|packed| packed.size);
+            self.validate_deploy(&node, size).await.map_err(|e| {
                 Refusal::Invalid(format!("Failed to validate deploy or power info for node {uuid}: {e}"))
             })?;
+            drive = match packed {
+                Some(packed) if given => DriveChange::Set(packed.text),
+                Some(_) => DriveChange::Keep,
+                None => DriveChange::Remove,
+            };
         }
         let mut lease = self.lease(uuid).await?;
         let fresh = ProvisionRequest { verb: request.verb, drive: None, clean_steps: request.clean_steps };
@@ -180,6 +177,14 @@ impl Conductor {
         drop(lease);
         self.wake(uuid);
         Ok(())
+    }
+
+    /// The config drive of an earlier deployment.
+    async fn kept_drive(&self, uuid: NodeUuid) -> Result<Option<Packed>, Refusal> {
+        match self.store.configdrive(uuid).await? {
+            Some(text) => drive::measure(text).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// Applies the verb to the node.
@@ -219,15 +224,15 @@ impl Conductor {
         Ok(())
     }
 
-    /// Everything that can be known to fail, before the machine is powered on.
-    pub(super) async fn validate_deploy(&self, node: &Node) -> Result<(), String> {
+    /// Everything that can be known to fail, before the machine is powered on. `drive`: bytes of the config drive.
+    async fn validate_deploy(&self, node: &Node, drive: Option<u64>) -> Result<(), String> {
         self.validate_power(node)?;
         login_works(node)?;
         if node.interface("deploy") == "fake" {
             return Ok(());
         }
         self.validate_boot(node).await?;
-        self.validate_image(node).await
+        self.validate_image(node, drive).await
     }
 
     pub(super) fn validate_power(&self, node: &Node) -> Result<(), String> {
@@ -257,10 +262,10 @@ impl Conductor {
         .map_err(|e| e.to_string())?
     }
 
-    async fn validate_image(&self, node: &Node) -> Result<(), String> {
+    async fn validate_image(&self, node: &Node, drive: Option<u64>) -> Result<(), String> {
         let request = validate::image_request(node, self.settings.allow_md5)?;
         let facts = self.images.inspect(&request).await?;
-        validate::image_fits(node, &request, &facts)
+        validate::image_fits(node, &request, &facts, drive)
     }
 
     /// The answer of `GET validate`: per interface whether it can work, and why not.
@@ -275,7 +280,7 @@ impl Conductor {
         out.insert("power".into(), verdict(power));
         out.insert("boot".into(), verdict(self.validate_boot(node).await));
         let deploy =
-            if node.interface("deploy") == "fake" { Ok(()) } else { self.validate_image(node).await };
+            if node.interface("deploy") == "fake" { Ok(()) } else { self.validate_image(node, None).await };
         out.insert("deploy".into(), verdict(deploy));
         for kind in ["bios", "console", "firmware", "inspect", "network", "raid", "rescue", "storage"] {
             let name = node.interface(kind);
@@ -384,28 +389,4 @@ fn permit(node: &Node, request: &ProvisionRequest) -> Result<(), Refusal> {
         return Err(Refusal::Invalid(format!("Node {uuid} can not be provided because it is retired.")));
     }
     Ok(())
-}
-
-/// The config drive as it is stored: a URL, or base64 of a gzipped ISO image.
-fn build_drive(given: Drive, node: &Node) -> Result<String, Refusal> {
-    let bad = |text: String| Refusal::Invalid(format!("Invalid configdrive: {text}"));
-    match given {
-        Drive::Text(text) if text.contains("://") => Ok(text),
-        Drive::Text(text) => {
-            let compact: String = text.split_whitespace().collect();
-            base64::engine::general_purpose::STANDARD
-                .decode(&compact)
-                .map_err(|e| bad(format!("it is neither a URL nor base64: {e}")))?;
-            Ok(compact)
-        }
-        Drive::Parts(value) => {
-            let parts = ConfigDrive::from_json(&value).map_err(|e| bad(e.to_string()))?;
-            let medium = configdrive::build(&parts, &node.uuid.to_string(), node.name.as_deref())
-                .map_err(|e| bad(e.to_string()))?;
-            let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
-            let packed = packer.write_all(&medium).and_then(|()| packer.finish());
-            let packed = packed.map_err(|e| bad(e.to_string()))?;
-            Ok(base64::engine::general_purpose::STANDARD.encode(packed))
-        }
-    }
 }

@@ -2,7 +2,7 @@
 
 use super::node::{Node, Object};
 use ferric_common::ids::{Digest, DigestAlgorithm};
-use ferric_common::units::{ByteCount, GIB};
+use ferric_common::units::{ByteCount, GIB, MIB};
 use ferric_common::wire::command::ImageInfo;
 use serde_json::Value;
 use url::Url;
@@ -109,10 +109,15 @@ fn proof(info: &Object, allow_md5: bool) -> Result<Proof, String> {
     permitted(Digest::from_hex(algorithm, hex).map_err(|e| format!("image_checksum: {e}"))?)
 }
 
-/// Whether the image fits the disk, as far as both sizes are known.
+/// Whether the image and, behind it, a config drive of `drive` bytes fit the disk, as far as the sizes are known.
 ///
 /// The size of the disk is `properties.local_gb` in GiB; 0 or absent means not known. A raw image is as large as its file.
-pub fn image_fits(node: &Node, request: &ImageRequest, facts: &ImageFacts) -> Result<(), String> {
+pub fn image_fits(
+    node: &Node,
+    request: &ImageRequest,
+    facts: &ImageFacts,
+    drive: Option<u64>,
+) -> Result<(), String> {
     if let (Some(said), Some(found)) = (&request.format, &facts.format)
         && said != found
         // A raw image whose name says how it is compressed.
@@ -133,6 +138,16 @@ pub fn image_fits(node: &Node, request: &ImageRequest, facts: &ImageFacts) -> Re
             "the image needs {} on the disk, the node's properties.local_gb gives {}: choose a smaller image, or correct local_gb if the disk is larger",
             ByteCount(image),
             ByteCount(disk)
+        ));
+    }
+    let (left, need) =
+        (disk.saturating_sub(image), drive.map_or(0, |size| size.div_ceil(MIB).saturating_mul(MIB)));
+    if need > left {
+        return Err(format!(
+            "behind the image's {} the config drive needs {}, the node's properties.local_gb leaves {}: choose a smaller image, or correct local_gb if the disk is larger (without it, the machine looks for itself)",
+            ByteCount(image),
+            ByteCount(need),
+            ByteCount(left)
         ));
     }
     Ok(())
@@ -289,12 +304,36 @@ mod tests {
             let node = node(info.clone(), json!({"local_gb": local_gb}));
             let request = image_request(&node, false).unwrap();
             let facts = ImageFacts { virtual_size: Some(size), ..ImageFacts::default() };
-            match image_fits(&node, &request, &facts) {
+            match image_fits(&node, &request, &facts, None) {
                 Ok(()) => assert!(fits),
                 Err(text) => {
                     assert!(!fits);
                     assert!(text.contains("4294967296 bytes") && text.contains("3221225472 bytes"), "{text}");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn a_config_drive_needs_room_behind_the_image() {
+        let info = json!({"image_source": "http://h/x", "image_checksum": "ab".repeat(32), "image_disk_format": "qcow2"});
+        for (local_gb, free, drive, fits) in [
+            (json!(4), 64 * MIB, Some(64 * MIB), true),
+            (json!(4), 64 * MIB, Some(64 * MIB + 1), false),
+            (json!(4), MIB, Some(300_000), true),
+            (json!(4), MIB - 1, Some(300_000), false),
+            (json!(4), 0, Some(1), false),
+            (json!(4), 0, None, true),
+            (json!(0), 0, Some(1), true),
+            (Value::Null, 0, Some(1), true),
+        ] {
+            let node = node(info.clone(), json!({"local_gb": local_gb}));
+            let request = image_request(&node, false).unwrap();
+            let facts = ImageFacts { virtual_size: Some(4 * GIB - free), ..ImageFacts::default() };
+            let said = image_fits(&node, &request, &facts, drive);
+            assert_eq!(said.is_ok(), fits, "{local_gb} {free} {drive:?}: {said:?}");
+            if let Err(text) = said {
+                assert!(text.contains(&format!("leaves {}", ByteCount(free))), "{text}");
             }
         }
     }
@@ -307,7 +346,7 @@ mod tests {
         );
         let request = image_request(&node, false).unwrap();
         let facts = ImageFacts { format: Some("qcow2".into()), ..ImageFacts::default() };
-        assert!(image_fits(&node, &request, &facts).unwrap_err().contains("says raw"));
+        assert!(image_fits(&node, &request, &facts, None).unwrap_err().contains("says raw"));
     }
 
     #[test]

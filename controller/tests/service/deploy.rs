@@ -185,6 +185,27 @@ async fn what_cannot_work_is_refused_before_power_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_config_drive_without_room_is_refused_before_power_on() {
+    let full = ImageFacts { virtual_size: Some(10 << 30), format: Some("qcow2".into()), length: None };
+    let rig = Rig::with(|_| {}, Images(Ok(full)));
+    rig.available().await;
+    let deploy = |drive: Value| json!({"target": "active", "configdrive": drive});
+    let path = "/v1/nodes/n1/states/provision";
+    for (drive, words) in [
+        (json!({"user_data": "x"}), "the config drive needs 1.0 MiB (1048576 bytes)"),
+        (json!("bm90IGd6aXA="), "cannot be unpacked with gzip"),
+    ] {
+        let answer = rig.call("PUT", path, "1.115", deploy(drive)).await;
+        assert_eq!(answer.status, 400, "{}", answer.body);
+        assert!(answer.text().contains(words), "{}", answer.text());
+    }
+    assert!(rig.bmc.log.lock().unwrap().is_empty(), "nothing was done to the machine");
+    rig.patch(json!([{"op": "add", "path": "/properties/local_gb", "value": 11}])).await;
+    let answer = rig.call("PUT", path, "1.115", deploy(json!({"user_data": "x"}))).await;
+    assert_eq!(answer.status, 202, "{}", answer.body);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_port_is_needed_to_boot_from_the_network() {
     let rig = Rig::new();
     rig.available().await;
