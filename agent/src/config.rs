@@ -63,7 +63,10 @@ pub struct Config {
     pub api_version: Option<ApiVersion>,
     pub request_id: Option<String>,
     pub token: Option<AgentToken>,
+    /// More words in the log.
     pub debug: bool,
+    /// Every option that was written, secrets left out: for the log.
+    pub given: String,
     /// None: all addresses, IPv6 and IPv4.
     pub listen_host: Option<IpAddr>,
     pub listen_port: u16,
@@ -295,6 +298,7 @@ fn meant(written: &Written) -> Result<Config, ConfigError> {
         })?,
         token: read.text("agent_token").and_then(AgentToken::new),
         debug: read.flag("debug", false)?,
+        given: given(written),
         listen_host: read
             .read("listen_host", "an IP address", |text| text.parse::<IpAddr>().ok())?
             .filter(|address| !address.is_unspecified()),
@@ -336,6 +340,16 @@ fn meant(written: &Written) -> Result<Config, ConfigError> {
         ignore_bootloader_failure: read.flag("ignore_bootloader_failure", false)?,
         verify: read.read("verify", "sample or all", |text| text.parse().ok())?.unwrap_or_default(),
     })
+}
+
+/// The options as they were written, without what must not be read by others.
+fn given(written: &Written) -> String {
+    let secret = |name: &str| ["token", "password", "secret"].iter().any(|word| name.contains(word));
+    let shown = |(name, value): (&String, &String)| match secret(name) || value.contains('@') {
+        true => format!("{name}=***"),
+        false => format!("{name}={value}"),
+    };
+    written.iter().map(shown).collect::<Vec<_>>().join(" ")
 }
 
 /// `1.2` or `1.3`, as the kernel parameter and the lookup answer write it.
@@ -389,6 +403,20 @@ mod tests {
         let config = with("ipa-api-url=https://a:1/,http://[2001:db8::1]:6385/baremetal/", "").unwrap();
         let urls: Vec<&str> = config.api_urls.iter().map(Url::as_str).collect();
         assert_eq!(urls, ["https://a:1/", "http://[2001:db8::1]:6385/baremetal"]);
+    }
+
+    #[test]
+    fn what_was_given_is_told_without_secrets() {
+        let config = with(
+            &format!("ipa-api-url=https://me:pw@a/ ipa-debug=1 ipa-agent-token={}", "t".repeat(43)),
+            "image_server_password = hunter2\nlookup_timeout = 7\n",
+        );
+        let config = config.unwrap();
+        assert!(config.debug);
+        assert_eq!(
+            config.given,
+            "agent_token=*** api_url=*** debug=1 image_server_password=*** lookup_timeout=7"
+        );
     }
 
     #[test]

@@ -27,6 +27,11 @@ pub fn say(text: &str) {
     drop(Tee.write_all(line.as_bytes()));
 }
 
+/// How much the agent says, by its `debug` setting.
+pub fn level(debug: bool) -> tracing::Level {
+    if debug { tracing::Level::DEBUG } else { tracing::Level::INFO }
+}
+
 /// Sends `tracing` to console and log. Later calls change nothing.
 pub fn start(level: tracing::Level) {
     let subscriber = tracing_subscriber::fmt()

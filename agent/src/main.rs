@@ -51,10 +51,7 @@ fn main() -> ExitCode {
         return init::devices::request(&wanted.to_string_lossy());
     }
     match Cli::parse().duty {
-        Duty::Run(options) => {
-            logging::start(tracing::Level::INFO);
-            ferric_agent::run::run(options)
-        }
+        Duty::Run(options) => ferric_agent::run::run(options),
         Duty::Write(args) => {
             logging::start(tracing::Level::WARN);
             ferric_agent::image::standalone::run(args)

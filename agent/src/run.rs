@@ -11,6 +11,7 @@ use crate::conductor::lookup::{self, Found, Plan};
 use crate::conductor::{address, tls};
 use crate::config::{self, Config, TlsMinimum};
 use crate::executor::Executor;
+use crate::logging;
 use crate::platform::linux::machine::{LinuxMachine, NamedDisk};
 use crate::platform::machine::Machine;
 use crate::state::{Advertised, Identity, StateDir};
@@ -73,8 +74,13 @@ pub struct RunOptions {
 
 /// Reads the settings, then lives until a signal. Never returns success while the controller still needs us.
 pub fn run(options: RunOptions) -> ExitCode {
-    let config = match settings(&options) {
-        Ok(config) => config,
+    let config = settings(&options);
+    logging::start(logging::level(config.as_ref().is_ok_and(|config| config.debug)));
+    let config = match config {
+        Ok(config) => {
+            tracing::debug!("settings: {}", config.given);
+            config
+        }
         Err(error) => {
             tracing::error!("the agent's configuration cannot be used: {}", failure::chain(error.as_ref()));
             return ExitCode::from(EXIT_CONFIG);

@@ -81,12 +81,17 @@ impl Exchange for ApiClient {
                 limit: ANSWER,
                 within: self.within,
             };
+            let (method, shown) = (ask.method.clone(), fetch::printable(&ask.url));
             match fetch::exchange(&self.tls, ask).await {
                 Ok(answer) => {
+                    tracing::debug!("{method} {shown}: {}", answer.status);
                     self.prefer(&base);
                     return Ok(answer);
                 }
-                Err(error) if error.is_transient() => last = Some(error),
+                Err(error) if error.is_transient() => {
+                    tracing::debug!("{method} {shown}: {error}");
+                    last = Some(error);
+                }
                 Err(error) => return Err(error),
             }
         }
