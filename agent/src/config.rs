@@ -7,6 +7,7 @@
 
 use crate::image::Verify;
 use ferric_common::ids::AgentToken;
+use ferric_common::limits;
 use ferric_common::wire::version::ApiVersion;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -87,6 +88,8 @@ pub struct Config {
     pub auto_tls: bool,
     /// The operator's own certificate and key for the command API.
     pub listen_identity: Option<(PathBuf, PathBuf)>,
+    /// Time servers by name or address, in the order given; port 123.
+    pub ntp_servers: Vec<String>,
     pub hardware_delay: Duration,
     pub disk_wait_attempts: u32,
     pub disk_wait_delay: Duration,
@@ -120,6 +123,7 @@ const KERNEL: &[(&str, &str)] = &[
     ("ipa-insecure", "insecure"),
     ("ipa-tls-min-version", "tls_min_version"),
     ("ipa-tls-certificate-curve", "tls_certificate_curve"),
+    ("ipa-ntp-server", "ntp_server"),
     ("ipa-hardware-initialization-delay", "hardware_initialization_delay"),
     ("ipa-disk-wait-attempts", "disk_wait_attempts"),
     ("ipa-disk-wait-delay", "disk_wait_delay"),
@@ -267,6 +271,17 @@ impl Reader<'_> {
     }
 }
 
+/// One name or address, as the reference agent takes it, or several.
+fn time_servers(text: &str) -> Option<Vec<String>> {
+    let good = |server: &str| {
+        (1..=253).contains(&server.len())
+            && server.bytes().all(|b| b.is_ascii_alphanumeric() || b".:_-".contains(&b))
+    };
+    let servers: Vec<String> =
+        text.split([',', ' ']).map(str::trim).filter(|part| !part.is_empty()).map(String::from).collect();
+    (servers.len() <= limits::NTP_SERVERS && servers.iter().all(|server| good(server))).then_some(servers)
+}
+
 fn api_url(text: &str) -> Option<Url> {
     let url = Url::parse(text.trim().trim_end_matches('/')).ok()?;
     (matches!(url.scheme(), "http" | "https") && url.has_host()).then_some(url)
@@ -330,6 +345,9 @@ fn meant(written: &Written) -> Result<Config, ConfigError> {
             .unwrap_or(Curve::P384),
         auto_tls: read.flag("enable_auto_tls", true)?,
         listen_identity,
+        ntp_servers: read
+            .read("ntp_server", "a comma-separated list of names or addresses of time servers", time_servers)?
+            .unwrap_or_default(),
         hardware_delay: read.seconds("hardware_initialization_delay", 0)?,
         disk_wait_attempts: read.number("disk_wait_attempts", 10)?,
         disk_wait_delay: read.seconds("disk_wait_delay", 3)?,
@@ -396,6 +414,20 @@ mod tests {
         assert_eq!(config.trust, Trust::CaFile("/ca.pem".into()));
         let argued = parse(base, &[], &[("lookup_timeout", "4".into())]).unwrap();
         assert_eq!(argued.lookup_timeout, Duration::from_secs(4));
+    }
+
+    #[test]
+    fn time_servers_are_names_and_addresses_and_nothing_else() {
+        let servers = |text: &str| with(&format!("ipa-api-url=http://a ipa-ntp-server={text}"), "");
+        assert_eq!(
+            servers("ntp1.example.org,192.0.2.7,2001:db8::7").unwrap().ntp_servers,
+            ["ntp1.example.org", "192.0.2.7", "2001:db8::7"]
+        );
+        assert!(servers("").unwrap().ntp_servers.is_empty());
+        for bad in ["a;reboot", "$(reboot)", "http://a/", "1,2,3,4,5,6,7,8,9", &"x".repeat(254)] {
+            let said = servers(bad).unwrap_err().to_string();
+            assert!(said.contains("'ntp_server'") && said.contains("time servers"), "{said}");
+        }
     }
 
     #[test]

@@ -8,7 +8,8 @@ use crate::commands::{Context, NodeView, Rules, failure};
 use crate::conductor::client::ApiClient;
 use crate::conductor::heartbeat::{self, Beat};
 use crate::conductor::lookup::{self, Found, Plan};
-use crate::conductor::{address, tls};
+use crate::conductor::ntp::Clock;
+use crate::conductor::{address, ntp, tls};
 use crate::config::{self, Config, TlsMinimum};
 use crate::executor::Executor;
 use crate::logging;
@@ -93,7 +94,9 @@ pub fn run(options: RunOptions) -> ExitCode {
             let lived = runtime.block_on(async {
                 let state = StateDir::open(&options.state_dir)?;
                 let writer = Box::new(crate::commands::rooms::Pipeline);
-                life(Parts { config, machine, writer, state, reply_grace: REPLY_GRACE }, stopped()).await
+                let time = ntp::Patience::default();
+                life(Parts { config, machine, writer, state, time, reply_grace: REPLY_GRACE }, stopped())
+                    .await
             });
             // A disk command that ignores its cancellation must not keep the process.
             runtime.shutdown_timeout(Duration::from_secs(5));
@@ -150,6 +153,8 @@ pub struct Parts {
     pub machine: Arc<dyn Machine>,
     pub writer: Box<dyn ImageWriter>,
     pub state: StateDir,
+    /// How time servers are asked.
+    pub time: ntp::Patience,
     pub reply_grace: Duration,
 }
 
@@ -158,10 +163,15 @@ pub struct Parts {
 /// # Errors
 /// What makes this life pointless: no node, no address, no port, no certificate. Process 1 starts another one.
 pub async fn life(parts: Parts, stop: impl Future<Output = ()>) -> Result<(), Box<dyn Error + Send + Sync>> {
-    let Parts { config, machine, writer, state, reply_grace } = parts;
+    let Parts { config, machine, writer, state, time, reply_grace } = parts;
     tokio::time::sleep(config.hardware_delay).await;
     let earlier = state.identity()?;
     address::wait_for_route(&machine, &config).await;
+    // Before any certificate is made or looked at; one that was made before a crash stays.
+    let clock = match earlier.as_ref().is_some_and(|identity| identity.advertised.is_some()) {
+        true => Clock::Unknown,
+        false => ntp::set_clock(&machine, &config.ntp_servers, &time).await,
+    };
     let inventory = inventory(&machine).await;
     timeline::mark(timeline::INVENTORY);
 
@@ -173,7 +183,7 @@ pub async fn life(parts: Parts, stop: impl Future<Output = ()>) -> Result<(), Bo
         config.request_timeout,
         config.request_id.as_deref(),
     );
-    let node = identify(&api, &config, &machine, &inventory, earlier).await?;
+    let node = identify(&api, &config, &machine, &inventory, earlier, clock).await?;
     state.save_identity(&node.identity)?;
     timeline::mark(timeline::LOOKUP);
 
@@ -256,6 +266,7 @@ async fn identify(
     machine: &Arc<dyn Machine>,
     inventory: &Inventory,
     earlier: Option<Identity>,
+    clock: Clock,
 ) -> Result<Node, Box<dyn Error + Send + Sync>> {
     tracing::info!("looking for the node of {}", macs(inventory).join(", "));
     let own = earlier.as_ref().and_then(|identity| AgentToken::new(identity.token.clone()));
@@ -274,10 +285,19 @@ async fn identify(
         // A resumed agent knows everything that it needs: one try, to hear what is new.
         give_up_after: if resumed { Duration::ZERO } else { config.lookup_timeout },
     };
-    let set_clock = |to: SystemTime| match machine.set_clock(to) {
-        Ok(()) => tracing::info!("the clock was more than an hour off and now follows the controller's"),
-        Err(error) => {
-            tracing::warn!("the clock is more than an hour off the controller's: {}", failure::chain(&error))
+    let set_clock = |to: SystemTime| {
+        if clock == Clock::Known {
+            tracing::warn!("the controller's clock is more than an hour off what a time server said");
+            return;
+        }
+        match machine.set_clock(to) {
+            Ok(()) => tracing::info!("the clock was more than an hour off and now follows the controller's"),
+            Err(error) => {
+                tracing::warn!(
+                    "the clock is more than an hour off the controller's: {}",
+                    failure::chain(&error)
+                )
+            }
         }
     };
     match (lookup::lookup(api, &plan, set_clock).await, earlier) {

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 pub const TOKEN: &str = "ITLK99NsJamtziNUKfxurgwI3eUpuAyMhsibEP9D_kM";
 pub const NODE: &str = "785cae8c-ebc6-4405-b5ac-92e4d182220f";
@@ -142,9 +142,32 @@ impl Machine for SmallMachine {
     fn reboot(&self) -> Result<(), MachineError> {
         self.note("reboot")
     }
+    fn set_clock(&self, _to: SystemTime) -> Result<(), MachineError> {
+        self.note("clock")
+    }
     fn logs(&self) -> Vec<LogFile> {
         self.logs.clone()
     }
+}
+
+/// A time server on loopback that always tells the same time, in seconds since 1900, after a call of `asked`. Its port.
+pub async fn time_server(seconds: u32, asked: impl Fn() + Send + 'static) -> u16 {
+    let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let port = socket.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let mut question = [0u8; 48];
+        loop {
+            let (_, from) = socket.recv_from(&mut question).await.unwrap();
+            asked();
+            let mut answer = [0u8; 48];
+            answer[..2].copy_from_slice(&[0x24, 1]);
+            answer[24..32].copy_from_slice(&question[40..48]);
+            answer[32..36].copy_from_slice(&seconds.to_be_bytes());
+            answer[40..44].copy_from_slice(&seconds.to_be_bytes());
+            socket.send_to(&answer, from).await.unwrap();
+        }
+    });
+    port
 }
 
 /// Holds a writer until it is opened.

@@ -59,6 +59,8 @@ pub const SMALLEST_ROOT_DISK: u64 = 4 * GIB;
 /// A DHCP datagram in bytes; different options in one.
 pub const DHCP_MESSAGE: usize = 4096;
 pub const DHCP_OPTIONS: usize = 254;
+/// Time servers that are asked, those of one name together.
+pub const NTP_SERVERS: usize = 8;
 /// A TFTP request in bytes (RFC 2347); its options; bytes a block that fit an Ethernet frame; blocks a window.
 pub const TFTP_REQUEST: usize = 512;
 pub const TFTP_OPTIONS: usize = 16;

@@ -23,6 +23,7 @@ fn spec(name: &str, folder: &Path, firmware: Firmware) -> Spec {
         tap: None,
         disks: Vec::new(),
         direct: None,
+        clock: None,
         folder: folder.to_owned(),
     }
 }

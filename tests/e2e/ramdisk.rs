@@ -6,11 +6,12 @@ use ferric_initramfs::{Manifest, Profile, build};
 use ferric_tests::artifacts::{Artifacts, cache_folder, run_folder, static_program, workspace};
 use ferric_tests::machine::{DirectBoot, Firmware, Machine, Spec};
 use ferric_tests::scene::{MAC, NODE, Scene, Script, borrowed};
+use ferric_tests::timeserver::TimeServer;
 use ferric_tests::{netns, ssh};
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// The machine may take this many times as long to its first heartbeat as a bare kernel to its first program.
 const BOOT_BUDGET: f64 = 3.0;
@@ -57,8 +58,9 @@ fn the_first_heartbeat_comes_within_three_bare_boots() -> Result<()> {
     Ok(())
 }
 
+/// By a machine whose battery clock stands in 2005, and a time server that DHCP names.
 #[test]
-fn a_developer_with_the_key_gets_a_shell_and_nobody_else() -> Result<()> {
+fn a_developer_with_the_key_gets_a_shell_at_the_right_time_and_nobody_else() -> Result<()> {
     let artifacts = Artifacts::obtain(Profile::Vm)?;
     let folder = run_folder("dev-key")?;
     let (key, other) = (ssh::Key::generate(&folder)?, {
@@ -66,7 +68,13 @@ fn a_developer_with_the_key_gets_a_shell_and_nobody_else() -> Result<()> {
         ssh::Key::generate(&folder.join("other"))?
     });
     let parameter = format!("ferric-ssh-key={}", key.public_text()?.replace(' ', ":"));
-    let scene = directly_booted(&artifacts, "dev-ssh", &parameter)?;
+    let mut script = direct_script(&artifacts, "dev-ssh", &parameter);
+    script.clock = Some("2005-06-07T08:09:10".to_owned());
+    script.tables = format!("ntp = ['{}']", netns::CONTROLLER); // goes on in [dhcp]
+    let scene = Scene::open(&artifacts, script)?;
+    // Ahead, so that nobody else can have told the time: least of all the controller.
+    let ahead = Duration::from_secs(400 * 86_400);
+    let _time = TimeServer::start(netns::CONTROLLER, ahead)?;
     let address = address(&scene)?;
     let shell = "id -u; uname -r; which lsblk ip dmesg vi ps | wc -l; grep -c ferric-agent /proc/1/maps";
     let answer = ssh::run(&key, "dev", &address, shell, BOOT)?;
@@ -78,6 +86,15 @@ fn a_developer_with_the_key_gets_a_shell_and_nobody_else() -> Result<()> {
     ensure!(lines.get(2) == Some(&"4"), "tools are missing: {answer}");
     let refused = ssh::attempt(&other, "dev", &address, "id")?;
     ensure!(!refused.status.success(), "a key that was not named opened the machine");
+    // The lookup comes after the clock was set, and tells the controller's other time.
+    scene.machine.wait_for_console("lookup of", 0, BOOT)?;
+    let clocks = ssh::run(&key, "dev", &address, "date +%s; cat /sys/class/rtc/rtc0/since_epoch", BOOT)?;
+    let now = (SystemTime::now() + ahead).duration_since(UNIX_EPOCH)?.as_secs();
+    let told: Vec<u64> = clocks.lines().map(str::parse).collect::<Result<_, _>>()?;
+    ensure!(
+        told.len() == 2 && told.iter().all(|clock| clock.abs_diff(now) < 120),
+        "system and battery clock are {told:?}, the time server says {now}"
+    );
     Ok(())
 }
 
@@ -95,6 +112,10 @@ fn without_a_key_the_ssh_port_is_closed() -> Result<()> {
 
 /// A scene whose machine boots kernel and ramdisk without firmware's help.
 fn directly_booted(artifacts: &Artifacts, name: &str, parameters: &str) -> Result<Scene> {
+    Scene::open(artifacts, direct_script(artifacts, name, parameters))
+}
+
+fn direct_script(artifacts: &Artifacts, name: &str, parameters: &str) -> Script {
     let mut script = Script::new(name, Firmware::Bios);
     script.memory_mib = 512;
     script.direct = Some(DirectBoot {
@@ -106,7 +127,7 @@ fn directly_booted(artifacts: &Artifacts, name: &str, parameters: &str) -> Resul
             MAC.replace(':', "-")
         ),
     });
-    Scene::open(artifacts, script)
+    script
 }
 
 /// Seconds from QEMU's start to the first program.
@@ -126,6 +147,7 @@ fn bare_boot(kernel: &Path, folder: &Path, round: u32) -> Result<f64> {
         tap: None,
         disks: Vec::new(),
         direct: Some(DirectBoot { kernel: kernel.into(), ramdisk, parameters: "console=ttyS0".into() }),
+        clock: None,
         folder: folder.into(),
     })?;
     let start = Instant::now();

@@ -22,6 +22,7 @@ pub mod qemu;
 pub mod scene;
 pub mod ssh;
 pub mod stock;
+pub mod timeserver;
 pub mod wait;
 
 pub use machine::{Firmware, Machine};

@@ -62,6 +62,8 @@ pub struct Spec {
     pub tap: Option<String>,
     pub disks: Vec<Disk>,
     pub direct: Option<DirectBoot>,
+    /// What the battery clock says at power-on (`2005-06-07T08:09:10`); the host's time if none.
+    pub clock: Option<String>,
     /// Serial console, QMP socket and firmware variables go here.
     pub folder: PathBuf,
 }
@@ -93,6 +95,9 @@ impl Spec {
         add("-qmp", format!("unix:{},server=on,wait=off", self.socket().display()));
         // A reset ends the run, so that the one who holds the power decides what boots next.
         add("-action", "reboot=shutdown".to_owned());
+        if let Some(clock) = &self.clock {
+            add("-rtc", format!("base={clock}"));
+        }
         add("-device", "virtio-rng-pci".to_owned());
         add("-device", "qemu-xhci".to_owned());
         // A kernel given directly comes first by itself, and QEMU refuses a second first.

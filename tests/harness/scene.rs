@@ -38,6 +38,8 @@ pub struct Script {
     pub bus: Bus,
     /// Kernel and ramdisk given to the machine directly.
     pub direct: Option<DirectBoot>,
+    /// What the machine's battery clock says at power-on.
+    pub clock: Option<String>,
     /// Further lines and tables of the controller's configuration.
     pub top: String,
     pub tables: String,
@@ -52,6 +54,7 @@ impl Script {
             processors: 2,
             bus: Bus::Virtio,
             direct: None,
+            clock: None,
             top: String::new(),
             tables: String::new(),
         }
@@ -94,6 +97,7 @@ impl Scene {
                 disk("big", ROOT_SERIAL, ROOT_BYTES, 0)?,
             ],
             direct: script.direct.clone(),
+            clock: script.clock.clone(),
             folder: folder.clone(),
         })?;
         let bmc = Bmc::start(netns::BMC, BMC_PORT, &machine, &artifacts.chassis, &folder)?;

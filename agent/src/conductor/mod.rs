@@ -1,6 +1,6 @@
 //! Client of the controller: version, lookup, heartbeat, and where we say that we are.
 //!
-//! [`schedule`] is pure and says when; [`lookup`] and [`heartbeat`] decide over an [`Exchange`]; [`client`] and [`tls`]
+//! [`ntp`] sets the clock before all else. [`schedule`] is pure and says when; [`lookup`] and [`heartbeat`] decide over an [`Exchange`]; [`client`] and [`tls`]
 //! are the wire. Source of the rules: ironic-python-agent 13.0.0, `ironic_api_client.py` and `agent.py`.
 
 pub mod address;
@@ -8,6 +8,7 @@ pub mod client;
 pub mod clock;
 pub mod heartbeat;
 pub mod lookup;
+pub mod ntp;
 pub mod schedule;
 pub mod tls;
 

@@ -59,7 +59,11 @@ pub trait Machine: Send + Sync {
     /// Powers off or reboots at once. The caller has synced. Outside the ramdisk: an error, never the workstation.
     fn power_off(&self) -> Result<(), MachineError>;
     fn reboot(&self) -> Result<(), MachineError>;
-    /// Sets the machine's clock (system and hardware). Called when the controller's clock is more than an hour from ours.
+    /// Time servers that the network named (DHCP option 42).
+    fn time_servers(&self) -> Vec<IpAddr> {
+        Vec::new()
+    }
+    /// Sets the machine's clock (system and hardware).
     ///
     /// # Errors
     /// Outside the ramdisk always: a workstation's clock is not ours to set.

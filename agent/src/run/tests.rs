@@ -25,6 +25,7 @@ fn parts(conductor: &str, folder: &Path, port: u16, writer: Act) -> Parts {
         machine: Arc::new(SmallMachine::with_disks(&[("/dev/sda", 8)])),
         writer,
         state: StateDir::open(folder).unwrap(),
+        time: ntp::Patience::default(),
         reply_grace: Duration::ZERO,
     }
 }
@@ -145,6 +146,33 @@ fn a_life_after_a_crash_has_the_same_identity_and_reports_the_command_as_failed(
     assert!(again.last().unwrap().path.ends_with(&format!("&node_uuid={NODE}")), "{again:?}");
     gate.open();
     second.shutdown_background();
+}
+
+#[test]
+fn the_clock_is_set_before_the_controller_hears_of_the_machine() {
+    let main = runtime();
+    let folder = tempfile::tempdir().unwrap();
+    let conductor = main.block_on(LoopbackConductor::start(&[(200, &found(TOKEN))], &[(202, "")]));
+    let conductor = Arc::new(conductor);
+    let (asked, seen) = (Arc::clone(&conductor), Arc::new(Mutex::new(Vec::new())));
+    let noted = Arc::clone(&seen);
+    // A time server far in the future, which notes how many requests the controller had got by then.
+    let time_port = main.block_on(crate::testing::time_server(0xF000_0000, move || {
+        noted.lock().unwrap().push(asked.received("/").len());
+    }));
+    let machine = Arc::new(SmallMachine::with_disks(&[("/dev/sda", 8)]));
+    let (url, path, port) = (conductor.url.clone(), folder.path().to_path_buf(), main.block_on(free_port()));
+    let (agent, shared) = (runtime(), Arc::clone(&machine));
+    spawn_lives(&agent, move || {
+        let mut parts = parts(&url, &path, port, Act::Succeed);
+        parts.config.ntp_servers = vec!["127.0.0.1".into()];
+        parts.time.port = time_port;
+        Parts { machine: shared.clone(), ..parts }
+    });
+    main.block_on(heartbeats(&conductor, 1));
+    assert_eq!(machine.done().first(), Some(&"clock"));
+    assert_eq!(seen.lock().unwrap().first(), Some(&0), "before the first request to the controller");
+    agent.shutdown_background();
 }
 
 #[test]

@@ -5,6 +5,7 @@ pub mod dhcp;
 pub mod gpt;
 pub mod iso9660;
 pub mod mbr;
+pub mod ntp;
 pub mod qcow2;
 pub mod signatures;
 pub mod tftp;

@@ -50,6 +50,9 @@ pub struct DhcpConfig {
     pub gateway: Option<Ipv4Addr>,
     #[serde(default)]
     pub dns: Vec<Ipv4Addr>,
+    /// Time servers.
+    #[serde(default)]
+    pub ntp: Vec<Ipv4Addr>,
     #[serde(default = "lease_seconds")]
     pub lease_seconds: u32,
     /// Whether machines that are not enrolled get an address too.
@@ -96,8 +99,8 @@ pub enum BootConfigError {
     OtherNetwork { what: &'static str, address: Ipv4Addr, start: Ipv4Addr, netmask: Ipv4Addr },
     #[error("[dhcp] lease_seconds is {0}; give 120 to 604800 (two minutes to a week)")]
     Lease(u32),
-    #[error("[dhcp] dns names {0} servers; at most 8")]
-    Dns(usize),
+    #[error("[dhcp] {0} names {1} servers; at most 8")]
+    Servers(&'static str, usize),
     #[error("[dhcp] no address is left between {start} and {end} beside the server's and the gateway's")]
     EmptyRange { start: Ipv4Addr, end: Ipv4Addr },
 }
@@ -166,8 +169,10 @@ impl DhcpConfig {
         if !(120..=604_800).contains(&self.lease_seconds) {
             return Err(BootConfigError::Lease(self.lease_seconds));
         }
-        if self.dns.len() > 8 {
-            return Err(BootConfigError::Dns(self.dns.len()));
+        for (key, servers) in [("dns", &self.dns), ("ntp", &self.ntp)] {
+            if servers.len() > 8 {
+                return Err(BootConfigError::Servers(key, servers.len()));
+            }
         }
         if self.addresses(boot.address).next().is_none() {
             return Err(BootConfigError::EmptyRange { start, end });
@@ -268,6 +273,7 @@ pub(crate) mod tests {
             &|c| c.lease_seconds = 5,
             "[dhcp] lease_seconds is 5; give 120 to 604800 (two minutes to a week)",
         );
+        check(&|c| c.ntp = vec![[10, 0, 0, 2].into(); 9], "[dhcp] ntp names 9 servers; at most 8");
         check(
             &|c| (c.range_start, c.range_end) = ([10, 0, 0, 1].into(), [10, 0, 0, 1].into()),
             "[dhcp] no address is left between 10.0.0.1 and 10.0.0.1 beside the server's and the gateway's",

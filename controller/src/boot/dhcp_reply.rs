@@ -17,6 +17,7 @@ pub struct ServerFacts {
     pub netmask: Ipv4Addr,
     pub gateway: Option<Ipv4Addr>,
     pub dns: Vec<Ipv4Addr>,
+    pub ntp: Vec<Ipv4Addr>,
     pub lease_seconds: u32,
 }
 
@@ -101,8 +102,10 @@ pub fn reply(request: &Message, facts: &ServerFacts, decision: &Decision) -> Opt
     if let Some(gateway) = facts.gateway {
         reply.set_address(code::ROUTERS, gateway);
     }
-    if !facts.dns.is_empty() {
-        reply.set_addresses(code::DNS, &facts.dns);
+    for (option, servers) in [(code::DNS, &facts.dns), (code::NTP, &facts.ntp)] {
+        if !servers.is_empty() {
+            reply.set_addresses(option, servers);
+        }
     }
     boot_options(Client::of(request), request, facts, &mut reply);
     echo_relay(request, &mut reply);
@@ -176,6 +179,7 @@ mod tests {
             netmask: [255, 255, 255, 0].into(),
             gateway: Some([10, 0, 0, 254].into()),
             dns: vec![[10, 0, 0, 2].into(), [10, 0, 0, 3].into()],
+            ntp: vec![[10, 0, 0, 4].into()],
             lease_seconds: 3600,
         }
     }
@@ -200,7 +204,7 @@ mod tests {
         let times = (offer.lease_seconds(), offer.renewal_seconds(), offer.rebind_seconds());
         assert_eq!(times, (Some(3600), Some(1800), Some(3150)));
         assert_eq!((offer.prefix_length(), offer.routers()), (Some(24), vec![[10, 0, 0, 254].into()]));
-        assert_eq!(offer.dns(), facts().dns);
+        assert_eq!((offer.dns(), offer.ntp_servers()), (facts().dns, facts().ntp));
         assert_eq!(offer.boot_file(), None, "an operating system gets no boot file");
     }
 

@@ -27,6 +27,7 @@ pub struct FakeMachine {
     pub inventory: Inventory,
     pub address: Option<IpAddr>,
     pub logs: Vec<LogFile>,
+    pub time_servers: Vec<IpAddr>,
     disks: Mutex<Vec<DiskFacts>>,
     openers: BTreeMap<String, Opener>,
     partitions: BTreeMap<String, Vec<String>>,
@@ -125,6 +126,9 @@ impl Machine for FakeMachine {
     fn reboot(&self) -> Result<(), MachineError> {
         self.note(Call::Reboot);
         Ok(())
+    }
+    fn time_servers(&self) -> Vec<IpAddr> {
+        self.time_servers.clone()
     }
     fn set_clock(&self, to: SystemTime) -> Result<(), MachineError> {
         self.note(Call::ClockSet(to));

@@ -4,6 +4,7 @@
 use super::{addresses, clock, in_ramdisk, ioctl, kmsg, netlink::Netlink};
 use crate::inventory::{self, Live, Roots, disks};
 use crate::logging;
+use crate::network::settings;
 use crate::platform::block::BlockDevice;
 use crate::platform::machine::{DiskFacts, LogFile, Machine, MachineError};
 use ferric_common::wire::inventory::{Disk, Inventory};
@@ -205,6 +206,15 @@ impl Machine for LinuxMachine {
 
     fn reboot(&self) -> Result<(), MachineError> {
         self.end("reboot", RebootMode::RB_AUTOBOOT, "b")
+    }
+
+    fn time_servers(&self) -> Vec<IpAddr> {
+        settings::read()
+            .map(|network| network.ntp())
+            .unwrap_or_default()
+            .into_iter()
+            .map(IpAddr::from)
+            .collect()
     }
 
     fn set_clock(&self, to: SystemTime) -> Result<(), MachineError> {

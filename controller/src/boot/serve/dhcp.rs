@@ -55,6 +55,7 @@ impl Server {
                 netmask: config.netmask,
                 gateway: config.gateway,
                 dns: config.dns.clone(),
+                ntp: config.ntp.clone(),
                 lease_seconds: config.lease_seconds,
             },
         })

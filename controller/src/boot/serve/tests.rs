@@ -77,6 +77,7 @@ impl World {
             range_end: [10, 77, 0, 20].into(),
             gateway: Some([10, 77, 0, 254].into()),
             dns: vec![[10, 77, 0, 2].into()],
+            ntp: vec![[10, 77, 0, 3].into()],
             ..config::dhcp()
         }
     }
@@ -420,12 +421,14 @@ async fn udhcpc(world: &World, arguments: &[&str]) -> Option<String> {
 fn dhcp_serves_a_real_client() {
     in_namespace(|| async {
         let world = World::start();
-        let all = ["-O", "bootfile", "-O", "tftp", "-O", "serverid", "-O", "dns", "-O", "router"];
+        let all =
+            ["-O", "bootfile", "-O", "tftp", "-O", "serverid", "-O", "dns", "-O", "router", "-O", "ntpsrv"];
         let told = udhcpc(&world, &all).await.expect("an enrolled machine gets a lease");
         for line in [
             "subnet=255.255.255.0",
             "router=10.77.0.254",
             "dns=10.77.0.2",
+            "ntpsrv=10.77.0.3",
             "serverid=10.77.0.1",
             "lease=3600",
         ] {
