@@ -82,6 +82,11 @@ impl Decoder {
         Ok(())
     }
 
+    /// What is in the buffer.
+    pub fn bytes(&self) -> &[u8] {
+        self.out.bytes().get(self.shift..self.shift + self.filled).unwrap_or_default()
+    }
+
     /// Writes what is in the buffer.
     ///
     /// # Errors

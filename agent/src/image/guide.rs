@@ -6,6 +6,7 @@
 //! just before it. An image whose tables come later than that makes the follower give up ([`ImageError::TablesLate`]).
 
 use super::buffers::{CHUNK, Chunk};
+use super::decode::Decoder;
 use super::map::{self, Map, Piece};
 use super::proofs::Proofs;
 use super::route::{Found, Router};
@@ -105,6 +106,25 @@ impl Guide {
     /// Chunks by which a follower deals out later than it reads: a cluster that was begun before its table, and the table.
     fn delay(header: &Header) -> usize {
         (header.cluster_size() as usize).div_ceil(CHUNK) * 2
+    }
+
+    /// The disk's first bytes, at most a cluster of them, where the server can be asked for them before the data: `None` if not.
+    ///
+    /// # Errors
+    /// Those of the server and of a damaged first cluster.
+    pub fn head(&self, source: &mut Source) -> Result<Option<Vec<u8>>, ImageError> {
+        if matches!(self.way, Way::Following(_)) || !source.has_ranges() {
+            return Ok(None);
+        }
+        let Some(piece) = self.router.piece_at(0) else { return Ok(None) };
+        let file = piece.file();
+        if piece.stored == 0 {
+            let end = file.end.min(file.start + self.header.cluster_size());
+            return source.fetch(file.start..end).map(Some);
+        }
+        let mut decoder = Decoder::new(self.compression(), self.cluster());
+        decoder.decode(&source.fetch(file)?, 0, piece.length as usize, piece.host)?;
+        Ok(Some(decoder.bytes().to_vec()))
     }
 
     /// Chunks that are held back at most.

@@ -200,7 +200,7 @@ fn attempt_once(
         return Err(LayoutError::ConfigDriveSize(ByteCount(drive.len() as u64)).into());
     }
     let mut source = Source::open(image, tls.clone(), &patience.timeouts, cancel)?;
-    let plan = plan::make(image, &mut source, disk.as_ref(), progress, state.tables)?;
+    let plan = plan::make(request, &mut source, disk.as_ref(), progress, state.tables)?;
     progress.total(source.length());
     tracing::info!("image {}: {}", image.id, plan.describe(disk.name()));
     let target = target::Target::new(disk.clone(), ByteCount(plan.capacity), request.verify);

@@ -1,7 +1,7 @@
 //! What kind of image this is and whether it may be written, decided before anything is written.
 
 use super::guide::Guide;
-use super::{ImageError, ImageFormat, ImageRequest, Packing, ProgressCell, Source, formats, unpack};
+use super::{ImageError, ImageFormat, Packing, ProgressCell, Source, WriteRequest, formats, unpack};
 use crate::disk::layout::{self, LayoutError};
 use crate::platform::block::BlockDevice;
 use ferric_common::formats::qcow2::Header;
@@ -63,12 +63,15 @@ impl Plan {
 /// # Errors
 /// Everything that refuses an image: format, structure, size, partition table, a weak digest.
 pub fn make(
-    image: &ImageRequest,
+    request: &WriteRequest,
     source: &mut Source,
     disk: &dyn BlockDevice,
     progress: &ProgressCell,
     tables: Tables,
 ) -> Result<Plan, ImageError> {
+    let image = &request.image;
+    let foresee =
+        |head: &[u8]| layout::foresee(head, disk.size(), disk.sector_size(), request.config_drive.as_deref());
     if image.digest.algorithm == DigestAlgorithm::Md5 {
         return Err(ImageError::WeakDigest);
     }
@@ -94,6 +97,7 @@ pub fn make(
             if image.require_partition_table {
                 layout::check_table(source.start(), disk.size(), disk.sector_size())?;
             }
+            foresee(source.start())?;
             Ok(Plan { capacity: length, length, content: Content::Raw })
         }
         ImageFormat::Packed(packing) => {
@@ -103,6 +107,7 @@ pub fn make(
             if image.require_partition_table && start.len() as u64 >= MIB {
                 layout::check_table(&start, disk.size(), disk.sector_size())?;
             }
+            foresee(&start)?;
             Ok(Plan { capacity: disk.size().0, length, content: Content::Packed(packing) })
         }
         ImageFormat::Qcow2 => {
@@ -124,6 +129,9 @@ pub fn make(
                 progress.note("reading the image's tables");
                 Guide::mapped(header, length, source)?
             };
+            if let Some(head) = guide.head(source)? {
+                foresee(&head)?;
+            }
             Ok(Plan { capacity: virtual_size, length, content: Content::Qcow2(Box::new(guide)) })
         }
     }

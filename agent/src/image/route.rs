@@ -67,6 +67,11 @@ impl Router {
         }
     }
 
+    /// The piece that begins at this place of the disk, if it has not begun to pass.
+    pub fn piece_at(&self, guest: u64) -> Option<Piece> {
+        self.pieces.get(self.next..)?.iter().find(|piece| piece.guest == guest).copied()
+    }
+
     /// Pieces that have not begun yet.
     pub fn left(&self) -> usize {
         self.pieces.len() - self.next

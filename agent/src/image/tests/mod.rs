@@ -354,3 +354,25 @@ fn a_discard_is_believed_as_far_as_it_can_be_read_back() {
         assert_eq!(report.zeros_written.0 > 10 << 20, !by_disk, "{discard:?}: {report}");
     }
 }
+
+#[test]
+fn a_config_drive_without_room_is_refused_before_the_first_write() {
+    let image = gpt_image(56, 8 << 20, 512);
+    let zlib = qcow2(&image, &["-c"]);
+    let plain = qcow2(&image, &[]);
+    for (file, format) in [
+        (&image, ImageFormat::Raw),
+        (&plain, ImageFormat::Qcow2),
+        (&zlib, ImageFormat::Qcow2),
+        (&zstd::bulk::compress(&image, 1).unwrap(), ImageFormat::Packed(Packing::Zst)),
+    ] {
+        let server = Server::honest(file);
+        let mut request = ask(&server.url(), format, file);
+        request.config_drive = Some(Rng::new(5).bytes(4 << 20));
+        let (result, disk) = write(&request, MemDisk::new(9 << 20));
+        assert!(words(&result).starts_with("the partition table: "), "{format}: {}", words(&result));
+        assert_eq!(left(&disk.content(), &image), Left::Untouched, "{format}: {}", words(&result));
+        let (result, _) = write(&request, MemDisk::new(24 << 20));
+        assert_eq!(words(&result), "complete", "{format}");
+    }
+}
