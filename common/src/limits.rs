@@ -79,5 +79,7 @@ pub const DHCP_RANGE: u32 = 65_536;
 pub const BOOT_CONNECTIONS_PER_ADDRESS: usize = 64;
 pub const BOOT_CONNECTIONS: usize = 2048;
 pub const BOOT_CHUNK: usize = 256 << 10;
+/// The most that a zstd frame in an image may ask its decoder to remember, in bytes (what zstd itself needs up to level 19).
+pub const ZSTD_WINDOW: u64 = 8 * MIB;
 /// Bytes of an image that the controller reads to know its format and size.
 pub const IMAGE_HEAD: usize = 64 << 10;

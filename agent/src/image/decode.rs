@@ -4,6 +4,9 @@ use super::ImageError;
 use super::buffers::{ALIGN, AlignedBuf};
 use super::target::Target;
 use ferric_common::formats::qcow2::Compression;
+use ferric_common::formats::zstd as zstd_header;
+use ferric_common::limits;
+use ferric_common::units::ByteCount;
 
 /// Small clusters are gathered into writes of this size.
 pub const SMALLEST: usize = 1 << 20;
@@ -66,6 +69,13 @@ impl Decoder {
                     fault(format!("not a zstd frame ({})", zstd::zstd_safe::get_error_name(code)))
                 })?;
                 let frame = packed.get(..frame).unwrap_or_default();
+                let most = limits::ZSTD_WINDOW.max(cluster as u64);
+                if let Some(window) = zstd_header::window(frame).filter(|window| *window > most) {
+                    let (window, most) = (ByteCount(window), ByteCount(most));
+                    return Err(fault(format!(
+                        "it asks for a zstd window of {window}, at most {most} is given"
+                    )));
+                }
                 let decoder = match &mut self.zstd {
                     Some(decoder) => decoder,
                     none => none.insert(zstd::bulk::Decompressor::new().map_err(|e| fault(e.to_string()))?),

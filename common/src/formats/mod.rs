@@ -9,3 +9,4 @@ pub mod ntp;
 pub mod qcow2;
 pub mod signatures;
 pub mod tftp;
+pub mod zstd;
