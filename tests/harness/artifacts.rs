@@ -85,6 +85,12 @@ pub fn agent() -> Result<()> {
     cargo(&["build", "--release", "--target", MUSL, "-p", "ferric-agent"])
 }
 
+/// Builds the program that measures another one's memory; its path.
+pub fn peak() -> Result<PathBuf> {
+    cargo(&["build", "-p", "ferric-tests", "--bin", "ferric-peak"])?;
+    Ok(target()?.join("debug/ferric-peak"))
+}
+
 /// Builds the static programs and the BMC's helper; the folder of the former.
 pub fn programs() -> Result<PathBuf> {
     cargo(&[

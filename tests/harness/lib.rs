@@ -9,6 +9,7 @@ pub mod artifacts;
 pub mod bmc;
 pub mod bootsector;
 pub mod controller;
+pub mod corpus;
 pub mod debian;
 pub mod diskcheck;
 pub mod host;
@@ -24,6 +25,7 @@ pub mod ssh;
 pub mod stock;
 pub mod timeserver;
 pub mod wait;
+pub mod write;
 
 pub use machine::{Firmware, Machine};
 pub use netns::Netns;
