@@ -16,6 +16,7 @@ pub mod host;
 pub mod httpd;
 pub mod images;
 pub mod machine;
+pub mod mutants;
 pub mod netns;
 pub mod operator;
 pub mod process;

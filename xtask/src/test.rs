@@ -13,7 +13,7 @@ use std::process::ExitCode;
 pub const MACHINE_TESTS: &[&str] = &["e2e_harness", "e2e_ramdisk", "e2e_deploy", "e2e_kill", "e2e_bad_input"];
 
 /// Files of `tests/images`: images and the built agent, no machine.
-pub const IMAGE_TESTS: &[&str] = &["images_corpus", "images_hostile"];
+pub const IMAGE_TESTS: &[&str] = &["images_corpus", "images_hostile", "images_mutants"];
 
 pub fn run(filter: &str) -> Result<ExitCode> {
     host::prepare(host::consent())?;
