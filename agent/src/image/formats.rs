@@ -16,7 +16,6 @@ const KNOWN: &[(&str, usize, &[u8], &str)] = &[
     ("gzip", 0, b"\x1f\x8b", "; declare it raw.gz, or let its name end in .gz"),
     ("xz", 0, b"\xfd7zXZ\0", "; declare it raw.xz, or let its name end in .xz"),
     ("zstd", 0, b"\x28\xb5\x2f\xfd", "; declare it raw.zst, or let its name end in .zst"),
-    ("zstd", 0, b"\x50\x2a\x4d\x18", "; declare it raw.zst, or let its name end in .zst"),
     ("bzip2", 0, b"BZh", "; declare it raw.bz2, or let its name end in .bz2"),
     ("a text or web page", 0, b"<", PAGE),
     ("a text or web page", 0, b"{", PAGE),
@@ -38,7 +37,12 @@ fn none(packing: Packing) -> &'static str {
 /// # Errors
 /// [`ImageError::WrongFormat`], naming what was found.
 pub fn check(declared: ImageFormat, start: &[u8]) -> Result<(), ImageError> {
-    let found = KNOWN.iter().find(|(_, at, magic, _)| start.get(*at..at + magic.len()) == Some(magic));
+    // zstd may begin with frames to skip: 0x184d2a50 to 0x184d2a5f.
+    let is_skippable =
+        start.first().is_some_and(|byte| byte >> 4 == 5) && start.get(1..4) == Some(b"\x2a\x4d\x18");
+    let found = KNOWN.iter().find(|(name, at, magic, _)| {
+        start.get(*at..at + magic.len()) == Some(magic) || is_skippable && *name == "zstd"
+    });
     match (declared, found) {
         (ImageFormat::Qcow2, Some(("qcow2", ..))) | (ImageFormat::Raw, None) => Ok(()),
         (ImageFormat::Packed(packing), Some((found, ..))) if packing.name() == *found => Ok(()),
@@ -79,6 +83,8 @@ mod tests {
         assert!(check_text(ImageFormat::Raw, b"<!DOCTYPE html>").contains("page"));
         assert!(check_text(ImageFormat::Qcow2, b"\x1f\x8b\x08").contains("gzip"));
         assert_eq!(check_text(ImageFormat::Packed(Packing::Gz), b"\x1f\x8b\x08"), "fits");
+        assert_eq!(check_text(ImageFormat::Packed(Packing::Zst), b"\x5f\x2a\x4d\x18"), "fits");
+        assert_eq!(check_text(ImageFormat::Raw, b"\x60\x2a\x4d\x18"), "fits");
         assert_eq!(
             check_text(ImageFormat::Raw, b"\x1f\x8b\x08"),
             "the image is declared raw, but its content is gzip; declare it raw.gz, or let its name end in .gz"
