@@ -122,7 +122,8 @@ pub fn make(
                     image.id
                 );
             }
-            let tiny = header.cluster_size() <= TINY_CLUSTER && header.tables() > MANY_TABLES;
+            let tiny =
+                !source.is_local() && header.cluster_size() <= TINY_CLUSTER && header.tables() > MANY_TABLES;
             let guide = if tables == Tables::AsServed && (tiny || !source.has_ranges()) {
                 Guide::following(header, length, source)?
             } else {

@@ -104,6 +104,10 @@ impl Source {
             Source::Http(http) => http.has_ranges(),
         }
     }
+    /// Whether asking for many small parts costs next to nothing.
+    pub fn is_local(&self) -> bool {
+        matches!(self, Source::File(_))
+    }
     /// The name under which errors speak of it; holds no password.
     pub fn name(&self) -> &str {
         match self {
