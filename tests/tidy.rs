@@ -80,6 +80,31 @@ const WALLS: &[Wall] = &[
         why: "the pipeline knows nothing of who asked for the image",
     },
     Wall {
+        rooms: &["agent/src/bootloader"],
+        forbidden: &[
+            "crate::api",
+            "crate::commands",
+            "crate::conductor",
+            "crate::disk",
+            "crate::executor",
+            "crate::image",
+            "tokio",
+        ],
+        but: &[],
+        why: "a boot entry is made from bytes and names; commands join it with the disk",
+    },
+    Wall {
+        rooms: &[
+            "agent/src/bootloader/entry.rs",
+            "agent/src/bootloader/loader.rs",
+            "agent/src/bootloader/plan.rs",
+            "agent/src/bootloader/table.rs",
+        ],
+        forbidden: &["std::fs", "std::io", "crate::platform", CLOCKS],
+        but: &[],
+        why: "pure: bytes and names in, a decision out",
+    },
+    Wall {
         rooms: &["agent/src/conductor"],
         forbidden: &["crate::api", "crate::commands", "crate::disk", "crate::executor", "crate::image"],
         but: &[],

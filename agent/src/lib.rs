@@ -1,6 +1,7 @@
 //! The program in the ramdisk: process 1, finds its node, serves the command API, writes the image.
 
 pub mod api;
+pub mod bootloader;
 pub mod commands;
 pub mod conductor;
 pub mod config;

@@ -1,45 +1,79 @@
-//! Namespace `image`: boot set-up after writing. Only what a whole-disk image under BIOS needs, which is nothing.
+//! Namespace `image`: boot set-up after writing. A whole-disk image brings its own boot loader, so what is left to do is a boot
+//! entry in a UEFI machine's firmware.
 
-use super::{Context, Failure, Job, Params, context, failure, text};
+use super::{Context, Failure, Job, Params, context, failure, rooms, text};
+use crate::bootloader::{self, BootError};
+use crate::disk::aligned;
+use ferric_common::units::{ByteCount, DiskOffset, MIB};
 use serde_json::Value;
 
 pub fn install_bootloader(context: &Context, params: &Params, _job: &Job) -> Result<Value, Failure> {
-    let uefi = context.machine.inventory().boot.current_boot_mode == "uefi";
-    let result = decide(text(params, "root_uuid"), uefi, text(params, "efi_system_part_uuid"), context);
+    let result = whole_disk(context, text(params, "root_uuid"), text(params, "efi_system_part_uuid"))
+        .and_then(|()| boot_entry(context));
     let ignore = params
         .get("ignore_bootloader_failure")
         .and_then(Value::as_bool)
         .unwrap_or(context.rules.ignore_bootloader_failure);
     match result {
+        Ok(()) => Ok(Value::Null),
         Err(failure) if ignore => {
             tracing::warn!("the failed boot set-up is ignored as asked: {}", failure.details);
             Ok(Value::Null)
         }
-        other => other,
+        Err(failure) => Err(failure),
     }
 }
 
-fn decide(
-    root_uuid: Option<&str>,
-    uefi: bool,
-    esp: Option<&str>,
-    context: &Context,
-) -> Result<Value, Failure> {
+/// Refuses partition images, into which a boot loader would have to be installed.
+fn whole_disk(context: &Context, root_uuid: Option<&str>, esp: Option<&str>) -> Result<(), Failure> {
     // The signature of the disk that we wrote ourselves is a whole-disk image's, too.
     let ours = context::lock(&context.written).as_ref().map(|w| w.root_uuid.clone());
     let whole = |uuid: &str| uuid.is_empty() || uuid == "0x00000000" || ours.as_deref() == Some(uuid);
-    let whole_disk = root_uuid.is_none_or(whole) && esp.is_none_or(str::is_empty);
-    match (whole_disk, uefi) {
-        (true, false) => Ok(Value::Null),
-        // Firmware finds \EFI\BOOT\BOOTX64.EFI on the disk by itself; making an entry of our own is not built yet.
-        (true, true) => {
-            tracing::info!("no UEFI boot entry was made: firmware will use the removable-media path of the disk");
-            Ok(Value::Null)
-        }
-        (false, _) => Err(failure::INVALID_IMAGE.with(format!(
-            "installing a boot loader for the root file system {} is not supported by this agent: deploy a whole-disk \
-             image, which brings its own boot loader",
-            root_uuid.unwrap_or("(none)")
-        ))),
+    if root_uuid.is_none_or(whole) && esp.is_none_or(str::is_empty) {
+        return Ok(());
+    }
+    Err(failure::INVALID_IMAGE.with(format!(
+        "installing a boot loader for the root file system {} is not supported by this agent: deploy a whole-disk \
+         image, which brings its own boot loader",
+        root_uuid.unwrap_or("(none)")
+    )))
+}
+
+/// Gives the firmware of a UEFI machine an entry for the disk; nothing on a machine that was booted by a BIOS.
+fn boot_entry(context: &Context) -> Result<(), Failure> {
+    let machine = context.machine.as_ref();
+    if machine.inventory().boot.current_boot_mode != "uefi" {
+        return Ok(());
+    }
+    let written = context::lock(&context.written).as_ref().map(|written| written.device.clone());
+    let device = match written {
+        Some(device) => device,
+        None => rooms::root_disk(context)?,
+    };
+    let unreadable = |words: String| failure::BLOCK_DEVICE.with(format!("reading {device}: {words}"));
+    let disk = machine.open_disk(&device).map_err(|error| unreadable(failure::chain(&error)))?;
+    let length = ByteCount(disk.size().0.min(MIB));
+    let head = aligned::read(disk.as_ref(), DiskOffset(0), length).map_err(|e| unreadable(e.to_string()))?;
+    let sector = disk.sector_size();
+    // Held exclusively, no partition of it could be mounted.
+    drop(disk);
+    let entries =
+        bootloader::install(machine, &device, &head, sector).map_err(|error| refused(&device, &error))?;
+    if entries.is_empty() {
+        tracing::warn!(
+            "the EFI system partition of {device} holds no loader that is known: no boot entry was made"
+        );
+    }
+    for entry in &entries {
+        tracing::info!("boot entry '{}' is {} on {device}", entry.description, entry.loader);
+    }
+    Ok(())
+}
+
+fn refused(device: &str, error: &BootError) -> Failure {
+    match error {
+        BootError::NoSystemPartition { .. } => failure::DEVICE_NOT_FOUND.with(failure::chain(error)),
+        _ => failure::COMMAND_EXECUTION
+            .with(format!("Could not configure UEFI boot on device {device}: {}", failure::chain(error))),
     }
 }

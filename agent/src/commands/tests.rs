@@ -213,6 +213,20 @@ async fn boot_setup_is_nothing_for_whole_disks_and_refused_for_partitions() {
     assert_eq!(result.command_status, CommandStatus::Succeeded);
 }
 
+#[tokio::test]
+async fn a_uefi_machine_needs_a_system_partition_to_boot_from() {
+    let machine = SmallMachine { boot_mode: "uefi", ..SmallMachine::with_disks(&[("/dev/sda", 8)]) };
+    let lab = lab(machine, Act::Succeed);
+    lab.write(json!({"image_info": image_info()})).await;
+    let result = lab.run("image.install_bootloader", json!({"root_uuid": "0x1234abcd"})).await;
+    let (kind, details) = failed(&result);
+    assert_eq!(kind, "DeviceNotFound");
+    assert!(details.starts_with("No EFI partition could be detected on device /dev/sda "), "{details}");
+    let ignored = json!({"root_uuid": null, "ignore_bootloader_failure": true});
+    let result = lab.run("image.install_bootloader", ignored).await;
+    assert_eq!(result.command_status, CommandStatus::Succeeded);
+}
+
 #[test]
 fn a_missing_namespace_is_told_from_a_missing_command() {
     assert!(find("standby", "sync").is_ok());

@@ -4,5 +4,5 @@ pub mod aligned;
 pub mod choose;
 pub mod layout;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod wipe;

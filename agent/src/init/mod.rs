@@ -10,7 +10,7 @@ pub mod supervise;
 
 use crate::platform::linux::netlink::Netlink;
 use crate::platform::linux::process::{self, Mount, Signals, Wake};
-use crate::platform::linux::{RAMDISK_MARKER, STATE_DIR, clock};
+use crate::platform::linux::{RAMDISK_MARKER, STATE_DIR, clock, efivars};
 use crate::{logging, timeline};
 use nix::sys::reboot::RebootMode;
 use std::fs;
@@ -26,8 +26,6 @@ const MOUNTS: &[Mount] = &[
     Mount { kind: "tmpfs", on: "/run", options: "mode=0755,size=25%", trusted: false },
     Mount { kind: "tmpfs", on: "/tmp", options: "mode=1777,size=25%", trusted: false },
 ];
-const EFI_VARIABLES: Mount =
-    Mount { kind: "efivarfs", on: "/sys/firmware/efi/efivars", options: "", trusted: false };
 const PSTORE: Mount = Mount { kind: "pstore", on: "/sys/fs/pstore", options: "", trusted: false };
 
 const AGENT: &str = "/proc/self/exe";
@@ -121,7 +119,9 @@ fn set_up() -> String {
         failures.push(format!("making {STATE_DIR} failed: {error}"));
     }
     timeline::mark_at(timeline::INIT_STARTED, began);
-    for optional in [EFI_VARIABLES, PSTORE] {
+    // The kernel asks this program for modules that only it knows it needs: a file system, a checksum.
+    drop(fs::write("/proc/sys/kernel/modprobe", "/init"));
+    for optional in [efivars::MOUNT, PSTORE] {
         if Path::new(optional.on).is_dir()
             && let Err(error) = process::mount_one(&optional)
         {
@@ -142,8 +142,6 @@ fn set_up() -> String {
         failures.push(format!("switching the loopback interface on failed: {error}"));
     }
     let command_line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
-    // The kernel asks this program for modules that only it knows it needs, such as a checksum of a file system.
-    drop(fs::write("/proc/sys/kernel/modprobe", "/init"));
     if !command_line.split_whitespace().any(|word| word.starts_with("panic=")) {
         drop(fs::write("/proc/sys/kernel/panic", PANIC_REBOOT));
     }

@@ -1,8 +1,10 @@
 //! The machine the agent runs on, as the other rooms see it.
 
 use super::block::BlockDevice;
+use super::efi::EfiVariables;
 use ferric_common::wire::inventory::{Disk, Inventory};
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -40,6 +42,9 @@ pub struct LogFile {
     pub bytes: Vec<u8>,
 }
 
+/// Reads a mounted folder.
+pub type Look<'a> = &'a mut dyn FnMut(&Path) -> std::io::Result<()>;
+
 /// Everything the agent asks of its machine. Calls may block for up to a second; async callers use a blocking thread.
 pub trait Machine: Send + Sync {
     fn inventory(&self) -> Inventory;
@@ -52,6 +57,22 @@ pub trait Machine: Send + Sync {
     fn open_disk(&self, name: &str) -> Result<Arc<dyn BlockDevice>, MachineError>;
     /// Asks the kernel to read the partition table again; a kernel that cannot is not an error.
     fn reread_partitions(&self, disk: &str) -> Result<(), MachineError>;
+    /// Mounts a partition read-only, has `look` read the folder, and unmounts it again. `kind` is the kernel's name of the
+    /// file system. Outside the ramdisk: an error.
+    ///
+    /// # Errors
+    /// The mount's, or the one that `look` returned.
+    fn look_into(&self, partition: &str, kind: &'static str, look: Look<'_>) -> Result<(), MachineError> {
+        let (_, _) = (kind, look);
+        Err(MachineError::NotOurs { action: "mount", what: partition.to_owned() })
+    }
+    /// The firmware's variables.
+    ///
+    /// # Errors
+    /// A machine without UEFI, a kernel that does not show them. Outside the ramdisk always.
+    fn efi_variables(&self) -> Result<Arc<dyn EfiVariables>, MachineError> {
+        Err(MachineError::NotOurs { action: "change", what: "the firmware's boot entries".to_owned() })
+    }
     /// The address the kernel would use as source towards `target`, link-local ones left out.
     fn source_address(&self, target: IpAddr) -> Option<IpAddr>;
     /// sync(2), then drops caches.

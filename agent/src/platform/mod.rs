@@ -2,6 +2,7 @@
 //! (`linux/`) and, for tests, an in-memory and a faulty one (`fake/`).
 
 pub mod block;
+pub mod efi;
 pub mod fake;
 pub mod linux;
 pub mod machine;

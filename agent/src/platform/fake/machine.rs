@@ -1,10 +1,13 @@
 //! A machine that exists in memory: disks and what opening them gives are set by the test, power is only written down.
 
 use crate::platform::block::BlockDevice;
-use crate::platform::machine::{DiskFacts, LogFile, Machine, MachineError};
+use crate::platform::efi::EfiVariables;
+use crate::platform::machine::{DiskFacts, LogFile, Look, Machine, MachineError};
 use ferric_common::wire::inventory::{Disk, Inventory};
 use std::collections::BTreeMap;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -13,6 +16,7 @@ use std::time::SystemTime;
 pub enum Call {
     Opened(String),
     Reread(String),
+    Mounted(String, &'static str),
     Synced,
     PowerOff,
     Reboot,
@@ -28,6 +32,9 @@ pub struct FakeMachine {
     pub address: Option<IpAddr>,
     pub logs: Vec<LogFile>,
     pub time_servers: Vec<IpAddr>,
+    /// What is found on a partition when it is mounted.
+    pub folders: BTreeMap<String, PathBuf>,
+    pub efi: Option<Arc<dyn EfiVariables>>,
     disks: Mutex<Vec<DiskFacts>>,
     openers: BTreeMap<String, Opener>,
     partitions: BTreeMap<String, Vec<String>>,
@@ -111,6 +118,19 @@ impl Machine for FakeMachine {
     fn reread_partitions(&self, disk: &str) -> Result<(), MachineError> {
         self.note(Call::Reread(disk.to_owned()));
         Ok(())
+    }
+    fn look_into(&self, partition: &str, kind: &'static str, look: Look<'_>) -> Result<(), MachineError> {
+        self.note(Call::Mounted(partition.to_owned(), kind));
+        let folder = self.folders.get(partition).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound));
+        folder.and_then(|folder| look(folder)).map_err(|source| MachineError::Io {
+            action: "reading",
+            what: partition.to_owned(),
+            source,
+        })
+    }
+    fn efi_variables(&self) -> Result<Arc<dyn EfiVariables>, MachineError> {
+        let none = || MachineError::NotOurs { action: "change", what: "boot entries".to_owned() };
+        self.efi.clone().ok_or_else(none)
     }
     fn source_address(&self, _target: IpAddr) -> Option<IpAddr> {
         self.address

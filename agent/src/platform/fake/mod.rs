@@ -1,4 +1,5 @@
 //! In-memory and faulty versions of the traits, for tests.
 
 pub mod block;
+pub mod efi;
 pub mod machine;

@@ -12,7 +12,13 @@ mod raw {
     nix::ioctl_none!(blkrrpart, 0x12, 95);
     // linux/rtc.h: #define RTC_SET_TIME _IOW('p', 0x0a, struct rtc_time)
     nix::ioctl_write_ptr!(rtc_set_time, b'p', 0x0a, super::RtcTime);
+    // linux/fs.h: #define FS_IOC_GETFLAGS _IOR('f', 1, long), FS_IOC_SETFLAGS _IOW('f', 2, long); both take an int.
+    nix::ioctl_read!(fs_get_flags, b'f', 1, libc::c_long);
+    nix::ioctl_write_ptr!(fs_set_flags, b'f', 2, libc::c_long);
 }
+
+/// linux/fs.h, FS_IMMUTABLE_FL.
+const IMMUTABLE: libc::c_long = 0x10;
 
 /// `struct rtc_time` of linux/rtc.h.
 #[repr(C)]
@@ -41,6 +47,27 @@ pub fn reread_partitions(disk: &File) -> io::Result<()> {
         Ok(_) | Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOTTY) => Ok(()),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Takes away the flag that forbids changing a file. File systems without such flags are no error.
+///
+/// # Errors
+/// As ioctl(2) FS_IOC_GETFLAGS and FS_IOC_SETFLAGS.
+pub fn set_mutable(file: &File) -> io::Result<()> {
+    let mut flags: libc::c_long = 0;
+    // SAFETY: the descriptor is open for the whole call and `flags` is large enough for what the kernel writes, an int.
+    match unsafe { raw::fs_get_flags(file.as_raw_fd(), &mut flags) } {
+        Ok(_) => {}
+        Err(nix::errno::Errno::ENOTTY | nix::errno::Errno::ENOTSUP) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    }
+    if flags & IMMUTABLE == 0 {
+        return Ok(());
+    }
+    flags &= !IMMUTABLE;
+    // SAFETY: the descriptor is open for the whole call and `flags` is only read.
+    unsafe { raw::fs_set_flags(file.as_raw_fd(), &flags) }?;
+    Ok(())
 }
 
 /// Writes a time to the battery clock, in UTC.
@@ -100,6 +127,11 @@ mod tests {
             let found = (t.year + 1900, t.month + 1, t.day, t.hour, t.minute, t.second, t.week_day);
             assert_eq!(found, date, "{seconds}");
         }
+    }
+
+    #[test]
+    fn a_file_that_can_be_changed_stays_so() {
+        set_mutable(&tempfile::tempfile().unwrap()).unwrap();
     }
 
     #[test]

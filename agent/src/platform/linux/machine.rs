@@ -1,12 +1,14 @@
 //! The real machine. What may be done to it depends on where this runs: in the ramdisk (process 1 left its marker) everything,
 //! anywhere else only the disks named with `--disk` may be opened, and the power stays as it is.
 
-use super::{addresses, clock, in_ramdisk, ioctl, kmsg, netlink::Netlink};
+use super::efivars::{self, EfiVars};
+use super::{STATE_DIR, addresses, clock, in_ramdisk, ioctl, kmsg, netlink::Netlink, process};
 use crate::inventory::{self, Live, Roots, disks};
 use crate::logging;
 use crate::network::settings;
 use crate::platform::block::BlockDevice;
-use crate::platform::machine::{DiskFacts, LogFile, Machine, MachineError};
+use crate::platform::efi::EfiVariables;
+use crate::platform::machine::{DiskFacts, LogFile, Look, Machine, MachineError};
 use ferric_common::wire::inventory::{Disk, Inventory};
 use nix::sys::reboot::{RebootMode, reboot};
 use std::fs::{self, File};
@@ -181,6 +183,30 @@ impl Machine for LinuxMachine {
         };
         let file = File::open(disk).map_err(failed)?;
         ioctl::reread_partitions(&file).map_err(failed)
+    }
+
+    fn look_into(&self, partition: &str, kind: &'static str, look: Look<'_>) -> Result<(), MachineError> {
+        self.must_be_ours("mount", partition)?;
+        let on = Path::new(STATE_DIR).join("mounted");
+        process::with_mounted(Path::new(partition), kind, &on, look).map_err(|source| MachineError::Io {
+            action: "mounting and reading",
+            what: partition.to_owned(),
+            source,
+        })
+    }
+
+    fn efi_variables(&self) -> Result<Arc<dyn EfiVariables>, MachineError> {
+        if !self.ramdisk {
+            let what = "the firmware's boot entries".to_owned();
+            return Err(MachineError::NotOurs { action: "change", what });
+        }
+        // Mounted at the start already, unless the kernel's module was late.
+        process::mount_one(&efivars::MOUNT).map_err(|source| MachineError::Io {
+            action: "mounting",
+            what: efivars::MOUNT.on.to_owned(),
+            source,
+        })?;
+        Ok(Arc::new(EfiVars::at(Path::new(efivars::MOUNT.on))))
     }
 
     fn source_address(&self, target: IpAddr) -> Option<IpAddr> {

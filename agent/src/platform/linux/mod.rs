@@ -3,6 +3,7 @@
 pub mod addresses;
 pub mod block;
 pub mod clock;
+pub mod efivars;
 pub mod ioctl;
 pub mod kmod;
 pub mod kmsg;

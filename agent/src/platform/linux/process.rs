@@ -1,6 +1,6 @@
 //! What only process 1 does to the system: mounts, console, host name, children, the end.
 
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::reboot::{RebootMode, reboot, set_cad_enabled};
 use nix::sys::signal::{SigSet, Signal};
@@ -42,6 +42,25 @@ pub fn mount_one(what: &Mount) -> io::Result<()> {
         Ok(()) | Err(nix::errno::Errno::EBUSY) => Ok(()),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Mounts a partition read-only on a folder of its own, has `look` read it, and unmounts it, whatever `look` returned.
+///
+/// # Errors
+/// As mount(2) and umount2(2), or what `look` returned.
+pub fn with_mounted(
+    device: &Path,
+    kind: &str,
+    on: &Path,
+    look: impl FnOnce(&Path) -> io::Result<()>,
+) -> io::Result<()> {
+    folder(on, 0o700)?;
+    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some(device), on, Some(kind), flags, None::<&str>)?;
+    let looked = look(on);
+    // Lazily if it is busy: a mount that stays would keep the disk from being written again.
+    let gone = umount2(on, MntFlags::empty()).or_else(|_| umount2(on, MntFlags::MNT_DETACH));
+    looked.and_then(|()| Ok(gone?))
 }
 
 /// Makes a folder with this mode, whatever the umask says.
