@@ -7,6 +7,7 @@ use ferric_tests::httpd::Fault;
 use ferric_tests::machine::Firmware;
 use ferric_tests::scene::{NODE, Scene, Script, borrowed};
 use ferric_tests::{debian, diskcheck, process};
+use std::collections::BTreeMap;
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,45 @@ fn bios_from_blank_to_ssh() -> Result<()> {
 #[test]
 fn uefi_from_blank_to_ssh() -> Result<()> {
     from_blank_to_ssh(Script::new("deploy-uefi", Firmware::Uefi), Profile::Vm)
+}
+
+/// The firmware booted the entry that the agent wrote, which is the first in its order and the only one of its name.
+fn expect_boot_entry(scene: &Scene) -> Result<()> {
+    let command = "cd /sys/firmware/efi/efivars && for v in Boot*-8be4df61-93ca-11d2-aa0d-00e098032b8c; \
+                   do echo ${v%%-*} $(od -An -v -tx1 $v | tr -d ' \\n'); done";
+    let answer = scene.ssh("demo", command, LOGIN)?;
+    let variables: BTreeMap<&str, Vec<u8>> = answer
+        .lines()
+        .filter_map(|line| line.split_once(' '))
+        .map(|(name, hex)| (name, bytes(hex)))
+        .collect();
+    // Four bytes of attributes stand before each value.
+    let number = |name: &str| -> Result<u16> {
+        let value = variables.get(name).with_context(|| format!("no {name} in {answer}"))?;
+        Ok(u16::from_le_bytes(value.get(4..6).context("it is empty")?.try_into()?))
+    };
+    let current = format!("Boot{:04X}", number("BootCurrent")?);
+    ensure!(
+        number("BootOrder")? == number("BootCurrent")?,
+        "the entry that was booted is not the first: {answer}"
+    );
+    let utf16 = |text: &str| -> Vec<u8> { text.encode_utf16().flat_map(u16::to_le_bytes).collect() };
+    let label = utf16("ironic1\0");
+    let ours: Vec<_> =
+        variables.iter().filter(|(_, value)| value.get(10..10 + label.len()) == Some(&label)).collect();
+    ensure!(ours.len() == 1 && *ours[0].0 == current, "{current} was booted, ours are {ours:?}");
+    // 6A1F0C5E-0000-4000-8000-000000000012, the image's EFI system partition, as a disk has it.
+    let partition = [0x5e, 0x0c, 0x1f, 0x6a, 0, 0, 0, 0x40, 0x80, 0, 0, 0, 0, 0, 0, 0x12];
+    let loader = utf16("\\EFI\\BOOT\\BOOTX64.EFI\0");
+    for part in [partition.as_slice(), loader.as_slice()] {
+        ensure!(ours[0].1.windows(part.len()).any(|window| window == part), "{ours:02x?} lacks {part:02x?}");
+    }
+    Ok(())
+}
+
+fn bytes(hex: &str) -> Vec<u8> {
+    let digits = hex.as_bytes().as_chunks::<2>().0.iter();
+    digits.filter_map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
 }
 
 #[test]
@@ -59,6 +99,9 @@ fn deploy_and_log_in(scene: &Scene, image: &debian::Image) -> Result<()> {
     let answer = scene.ssh("demo", "hostname", LOGIN)?;
     ensure!(answer == hostname, "the host name is '{answer}', the config drive says '{hostname}'");
     println!("ssh answered after {:.0?} in all", start.elapsed());
+    if scene.script.firmware == Firmware::Uefi {
+        expect_boot_entry(&scene)?;
+    }
     let node = scene.operator().node(NODE)?;
     ensure!(node["provision_state"] == "active" && node["last_error"].is_null(), "{node}");
     diskcheck::expect_untouched(&scene.other_disk())

@@ -8,7 +8,6 @@ use crate::domain::names;
 use crate::domain::node::{Node, Wait};
 use crate::domain::state::{Event, Power, ProvisionState as S};
 use crate::domain::validate;
-use crate::drivers::{BootDevice, Persistence};
 use crate::store::{Changes, DriveChange, PortFilter};
 use ferric_common::steps::Step;
 use jiff::Timestamp;
@@ -178,27 +177,6 @@ impl Conductor {
         }
         Ok(json!({"interface": step.interface, "step": step.step, "priority": step.priority,
                   "abortable": step.abortable, "args": args}))
-    }
-
-    /// The image is on the disk: from now on the machine boots from it.
-    async fn prepare_instance_boot(&self, lease: &mut Lease<'_>) -> Result<(), Stop> {
-        let agent = self.agent(&lease.node).map_err(Stop::Fail)?;
-        let answer = agent.execute("standby.get_partition_uuids", Map::new(), true).await;
-        match answer {
-            Ok(answer) => {
-                let root = answer.command_result.as_ref().and_then(|r| r.get("root uuid")).cloned();
-                if let Some(root @ Value::String(_)) = root {
-                    lease.node.internal.insert("root_uuid_or_disk_id".into(), root);
-                }
-            }
-            Err(error) if error.is_transient() => return Err(Stop::Later(error.to_string())),
-            // Told for the record only: a whole-disk image boots without it.
-            Err(error) => {
-                tracing::warn!(node = %lease.node.uuid, %error, "the image's identity was not read")
-            }
-        }
-        lease.save_intent("boot device disk").await?;
-        self.set_boot_device(lease, BootDevice::Disk, Persistence::Always).await
     }
 
     /// Has the agent power the machine off, so that its file systems and disks are flushed; then by the BMC.

@@ -10,6 +10,7 @@ mod clean;
 mod deploy;
 mod drive;
 mod failure;
+mod instance_boot;
 mod ports;
 mod power;
 mod power_request;

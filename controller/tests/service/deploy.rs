@@ -100,6 +100,45 @@ async fn a_failed_write_ends_in_words_with_logs_kept_and_power_off() {
     assert_eq!(logs.len(), 1);
 }
 
+async fn uefi(rig: &Rig) {
+    let mode = json!([{"op": "add", "path": "/properties/capabilities", "value": "boot_mode:uefi"}]);
+    rig.patch(mode).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_uefi_machine_gets_a_boot_entry_before_its_boot_device_is_set() {
+    let rig = Rig::new();
+    rig.available().await;
+    uefi(&rig).await;
+    let machine = Machine::new(&rig, Behaviour::default());
+    rig.begin("active").await;
+    rig.until(|n| n["provision_state"] == "active").await;
+    assert_eq!(
+        machine.story.commands.lock().unwrap()[2..],
+        ["standby.get_partition_uuids", "image.install_bootloader", "standby.power_off"]
+    );
+    let log = rig.bmc.log.lock().unwrap().clone();
+    assert!(log.contains(&"boot Disk Always Uefi".to_string()), "{log:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_boot_entry_that_cannot_be_written_fails_the_deployment_in_words() {
+    let rig = Rig::new();
+    let uuid = rig.available().await;
+    uefi(&rig).await;
+    let error = json!({"type": "DeviceNotFound", "code": 404, "message": "m",
+                       "details": "No EFI partition could be detected on device /dev/sda"});
+    let _machine = Machine::new(&rig, Behaviour { boot_error: Some(error), ..Behaviour::default() });
+    rig.begin("active").await;
+    let failed = rig.until(|n| n["provision_state"] == "deploy failed").await;
+    assert_eq!(
+        failed["last_error"],
+        format!(
+            "Failed to install a bootloader when deploying node {uuid}: No EFI partition could be detected on device /dev/sda"
+        )
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_machine_that_never_calls_back_fails_with_what_to_check() {
     let rig = Rig::with(|s| s.deadlines.deploy = Duration::from_millis(700), Images::default());

@@ -151,6 +151,8 @@ pub struct Behaviour {
     pub write_time: Duration,
     /// The error of the write, if it shall fail.
     pub write_error: Option<Value>,
+    /// The error of the boot set-up, if it shall fail.
+    pub boot_error: Option<Value>,
     /// It boots nothing at all.
     pub dead: bool,
     /// It forgets its commands once while writing, as an agent that crashed and came back.
@@ -164,6 +166,7 @@ impl Default for Behaviour {
         Behaviour {
             write_time: Duration::from_millis(200),
             write_error: None,
+            boot_error: None,
             dead: false,
             forget_once: false,
             other_certificate: false,
@@ -420,6 +423,15 @@ impl Agent {
                 assert_eq!(params["clean_version"], version);
                 assert_eq!(params["step"]["step"], "erase_devices_metadata");
                 command.ends = Some(Instant::now() + Duration::from_millis(50));
+                command.result["command_status"] = json!("RUNNING");
+            }
+            "image.install_bootloader" => {
+                assert_eq!(
+                    (&params["root_uuid"], &params["target_boot_mode"]),
+                    (&json!("0x1234abcd"), &json!("uefi"))
+                );
+                command.ends = Some(Instant::now() + Duration::from_millis(150));
+                command.error = self.behaviour.boot_error.clone();
                 command.result["command_status"] = json!("RUNNING");
             }
             "standby.get_partition_uuids" => {

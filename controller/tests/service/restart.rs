@@ -84,6 +84,22 @@ async fn an_image_whose_write_ended_while_the_service_was_down_is_not_written_ag
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_boot_entry_that_was_asked_for_is_not_asked_for_again() {
+    let mut rig = Rig::new();
+    rig.available().await;
+    let mode =
+        [serde_json::json!({"op": "add", "path": "/properties/capabilities", "value": "boot_mode:uefi"})];
+    rig.patch(serde_json::json!(mode)).await;
+    let machine = Machine::new(&rig, Behaviour::default());
+    rig.begin("active").await;
+    rig.until(|_| machine.story.count("image.install_bootloader") == 1).await;
+    rig.kill();
+    rig.start();
+    check_the_end(&rig, &machine, "while the boot entry is written").await;
+    assert_eq!(machine.story.count("image.install_bootloader"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn cleaning_verifying_and_a_failed_machine_are_taken_up_too() {
     let mut rig = Rig::new();
     rig.enrol().await;
