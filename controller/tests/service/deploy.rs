@@ -254,6 +254,31 @@ async fn a_port_is_needed_to_boot_from_the_network() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_rebuild_writes_the_image_again_with_the_config_drive_of_before() {
+    let rig = Rig::new();
+    rig.available().await;
+    let machine = Machine::new(&rig, Behaviour::default());
+    let path = "/v1/nodes/n1/states/provision";
+    let first = json!({"target": "active", "configdrive": {"user_data": "first"}});
+    assert_eq!(rig.call("PUT", path, "1.115", first).await.status, 202);
+    rig.until(|n| n["provision_state"] == "active").await;
+    assert_eq!(rig.provision("active").await.status, 400, "rebuild is the verb for an active node");
+    for drive in [Value::Null, json!({"user_data": "second"})] {
+        let writes = machine.story.writes.lock().unwrap().len();
+        let body = json!({"target": "rebuild", "configdrive": drive});
+        assert_eq!(rig.call("PUT", path, "1.115", body).await.status, 202);
+        rig.until(|n| {
+            n["provision_state"] == "active" && machine.story.writes.lock().unwrap().len() > writes
+        })
+        .await;
+    }
+    let drives: Vec<Value> =
+        machine.story.writes.lock().unwrap().iter().map(|write| write["configdrive"].clone()).collect();
+    assert_eq!(drives.len(), 3);
+    assert!(drives[0].is_string() && drives[1] == drives[0] && drives[2] != drives[0], "{drives:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn abort_and_delete_end_a_wait() {
     let rig = Rig::new();
     rig.available().await;

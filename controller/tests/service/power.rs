@@ -80,6 +80,37 @@ async fn a_machine_that_must_not_lose_power_is_reset() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_boot_device_is_set_once_or_for_good_in_the_nodes_boot_mode() {
+    let rig = Rig::new();
+    rig.available().await;
+    let path = "/v1/nodes/n1/management/boot_device";
+    let supported = rig.get(&format!("{path}/supported")).await;
+    assert_eq!(supported, json!({"supported_boot_devices": ["pxe", "disk", "cdrom", "bios", "safe"]}));
+    for (mode, body, told, shown) in [
+        ("bios", json!({"boot_device": "pxe"}), "boot Pxe Once Bios", json!(false)),
+        ("uefi", json!({"boot_device": "disk", "persistent": true}), "boot Disk Always Uefi", json!(true)),
+        (
+            "uefi",
+            json!({"boot_device": "cdrom", "persistent": "false"}),
+            "boot Cdrom Once Uefi",
+            json!(false),
+        ),
+    ] {
+        let value = format!("boot_mode:{mode}");
+        rig.patch(json!([{"op": "add", "path": "/properties/capabilities", "value": value}])).await;
+        rig.bmc.log.lock().unwrap().clear();
+        assert_eq!(rig.call("PUT", path, "1.115", body.clone()).await.status, 204, "{body}");
+        assert_eq!(*rig.bmc.log.lock().unwrap(), [told]);
+        let answer = json!({"boot_device": body["boot_device"], "persistent": shown});
+        assert_eq!(rig.get(path).await, answer);
+    }
+    for body in [json!({}), json!({"boot_device": "floppy"}), json!({"boot_device": "pxe", "persistent": 3})]
+    {
+        assert_eq!(rig.call("PUT", path, "1.115", body.clone()).await.status, 400, "{body}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn targets_and_timeouts_obey_the_version() {
     let rig = Rig::new();
     rig.available().await;
