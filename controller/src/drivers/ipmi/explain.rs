@@ -102,12 +102,10 @@ impl Target {
     fn explain_refusal(&self, error: SetupError, stage: &Stage) -> DriverError {
         let key_set = matches!(stage, Stage::Login { key_set: true, .. });
         match error {
-            SetupError::Password => self.wrong_password(
-                "; the password here and the one on the BMC differ (not asked again: repeated tries lock accounts)",
+            SetupError::Password => self.wrong_password("; the password here and the one on the BMC differ"),
+            SetupError::BmcKey if key_set && self.login.bmc_key.is_none() => self.wrong_password(
+                "; the password is right, but the BMC also wants its own key: set ipmi_hex_kg_key",
             ),
-            SetupError::BmcKey if key_set && self.login.bmc_key.is_none() => {
-                self.wrong_password("; the password is right, but the BMC also wants its own key: set ipmi_hex_kg_key")
-            }
             SetupError::BmcKey => {
                 self.wrong_password("; the password is right, but the BMC's key (ipmi_hex_kg_key) differs")
             }
