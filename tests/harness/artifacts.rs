@@ -82,7 +82,13 @@ pub fn run_folder(name: &str) -> Result<PathBuf> {
 
 /// Builds the static agent alone.
 pub fn agent() -> Result<()> {
-    cargo(&["build", "--release", "--target", MUSL, "-p", "ferric-agent"])
+    static_release("ferric-agent").map(drop)
+}
+
+/// Builds a package as it is released, statically linked; the path of its program, which has the package's name.
+pub fn static_release(package: &str) -> Result<PathBuf> {
+    cargo(&["build", "--release", "--target", MUSL, "-p", package])?;
+    Ok(target()?.join(MUSL).join("release").join(package))
 }
 
 /// Builds the program that measures another one's memory; its path.

@@ -1,5 +1,5 @@
 //! A real Debian 12 as a disk image: Debian's packages by mmdebstrap, the cloud kernel, GRUB for BIOS and UEFI,
-//! cloud-init with a config drive, OpenSSH; 4 GiB virtual, compressed qcow2.
+//! cloud-init with a config drive, OpenSSH. The tests deploy [`SMALL`] as a compressed qcow2; others ask for more of it.
 //!
 //! Kept by the digest of its recipe (this file and the files laid over it), so that a day's runs make it once.
 
@@ -12,8 +12,36 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The virtual size.
-pub const VIRTUAL_BYTES: u64 = 4 << 30;
+/// What makes one Debian image differ from another.
+#[derive(Clone, Copy, Debug)]
+pub struct Recipe {
+    pub virtual_bytes: u64,
+    /// Packages beside those that every image needs.
+    pub more: &'static [&'static str],
+    pub papers: Papers,
+}
+
+/// Whether manuals, translations and licences come with the packages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Papers {
+    Left,
+    Kept,
+}
+
+/// What the tests and the demonstration deploy: little, so that an emulated processor is soon done.
+pub const SMALL: Recipe = Recipe { virtual_bytes: 4 << 30, more: &[], papers: Papers::Left };
+
+impl Recipe {
+    /// Names what the recipe makes: another key, another image (but for what Debian's mirror gives on the day).
+    pub fn key(&self) -> String {
+        let mut hash = Sha256::new();
+        for part in RECIPE {
+            hash.update(part);
+        }
+        hash.update(format!("{self:?}"));
+        hex(&hash.finalize())[..16].to_owned()
+    }
+}
 
 const RECIPE: [&str; 3] =
     [include_str!("debian.rs"), include_str!("bootsector.rs"), include_str!("images/debian-files.toml")];
@@ -71,45 +99,49 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The image, made if this recipe's is not there yet (about three minutes).
+/// The small image, made if this recipe's is not there yet (about three minutes).
 pub fn image() -> Result<Image> {
-    let key = hex(&Sha256::digest(RECIPE.concat()));
-    let path = cache_folder()?.join(format!("debian-12-{}.qcow2", &key[..16]));
+    let path = cache_folder()?.join(format!("debian-12-{}.qcow2", SMALL.key()));
     if !path.exists() {
         eprintln!("making the Debian 12 image {} (a few minutes, once)", path.display());
         let work = tempfile::Builder::new().prefix("debian-").tempdir_in(cache_folder()?)?;
-        build(work.path(), &path)?;
+        let raw = make_raw(&SMALL, work.path())?;
+        let packed = work.path().join("disk.qcow2");
+        let (from, to) = (raw.display().to_string(), packed.display().to_string());
+        call("qemu-img", &["convert", "-c", "-f", "raw", "-O", "qcow2", &from, &to])?;
+        fs::rename(&packed, &path).with_context(|| format!("moving the image to {}", path.display()))?;
     }
     Image::of(&path)
 }
 
-fn build(work: &Path, out: &Path) -> Result<()> {
+/// Makes a sparse raw image in the folder `work`.
+pub fn make_raw(recipe: &Recipe, work: &Path) -> Result<PathBuf> {
     let root = work.join("root");
-    debootstrap(&root)?;
+    debootstrap(recipe, &root)?;
     lay_over(&root)?;
     let (core, efi, raw) = (work.join("core.img"), work.join("grub.efi"), work.join("disk.raw"));
     let first = "search --no-floppy --label root --set=root\nset prefix=($root)/boot/grub\nconfigfile ($root)/boot/grub/grub.cfg\n";
     let grub = crate::images::Grub::obtain()?;
     grub.make(first, &core, &efi)?;
-    let layout = Layout { total: VIRTUAL_BYTES, esp: 40 * MIB, root: true };
+    let layout = Layout { total: recipe.virtual_bytes, esp: 40 * MIB, root: true };
     bootsector::partition(&raw, layout)?;
     bootsector::fill_esp(&raw, layout, &[("EFI/BOOT/BOOTX64.EFI", &efi)])?;
     bootsector::install_bios_grub(&raw, &grub.boot_sector(), &core)?;
     bootsector::fill_root(&raw, layout, &root, "root")?;
-    let packed = work.join("disk.qcow2");
-    let (from, to) = (raw.display().to_string(), packed.display().to_string());
-    call("qemu-img", &["convert", "-c", "-f", "raw", "-O", "qcow2", &from, &to])?;
-    fs::rename(&packed, out).with_context(|| format!("moving the image to {}", out.display()))
+    Ok(raw)
 }
 
-fn debootstrap(root: &Path) -> Result<()> {
+fn debootstrap(recipe: &Recipe, root: &Path) -> Result<()> {
     let mut command = Command::new("mmdebstrap");
     command.args(["--quiet", "--mode=root", "--variant=minbase", "--components=main"]);
-    for path in ["/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*"] {
-        command.arg(format!("--dpkgopt=path-exclude={path}"));
+    if recipe.papers == Papers::Left {
+        for path in ["/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*"] {
+            command.arg(format!("--dpkgopt=path-exclude={path}"));
+        }
     }
+    let packages = [&[PACKAGES], recipe.more].concat().join(",");
     command
-        .arg(format!("--include={PACKAGES}"))
+        .arg(format!("--include={packages}"))
         .arg(format!("--essential-hook={SMALL_INITRAMFS}"))
         .arg("bookworm")
         .arg(root);

@@ -7,8 +7,11 @@ use std::io::{BufRead, Write};
 use std::path::Path;
 use std::process::Command;
 
-/// Package and a file that shows it is there.
-const NEEDED: &[(&str, &str)] = &[
+/// A Debian package and a file that shows it is there.
+pub type Package = (&'static str, &'static str);
+
+/// What the tests and the demonstration need.
+const NEEDED: &[Package] = &[
     ("musl-tools", "/usr/bin/musl-gcc"),
     ("qemu-system-x86", "/usr/bin/qemu-system-x86_64"),
     ("qemu-utils", "/usr/bin/qemu-img"),
@@ -44,12 +47,20 @@ pub fn consent() -> Consent {
     if std::env::var_os("CI").is_some_and(|value| value == "true") { Consent::Given } else { Consent::Ask }
 }
 
-/// Installs what is missing, after saying what that is.
+/// Installs what the tests and the demonstration lack, after saying what that is.
 ///
 /// # Errors
 /// The operator says no, apt or rustup fails, or the system is no Debian.
 pub fn prepare(consent: Consent) -> Result<()> {
-    packages(consent)?;
+    prepare_for(NEEDED, consent)
+}
+
+/// As [`prepare`], for who needs other packages.
+///
+/// # Errors
+/// The operator says no, apt or rustup fails, or the system is no Debian.
+pub fn prepare_for(packages: &[Package], consent: Consent) -> Result<()> {
+    install(packages, consent)?;
     rust_target()
 }
 
@@ -64,9 +75,9 @@ fn rust_target() -> Result<()> {
     run(Command::new("rustup").args(["target", "add", MUSL])).map(drop)
 }
 
-fn packages(consent: Consent) -> Result<()> {
+fn install(packages: &[Package], consent: Consent) -> Result<()> {
     let missing: Vec<&str> =
-        NEEDED.iter().filter(|(_, file)| !Path::new(file).exists()).map(|(package, _)| *package).collect();
+        packages.iter().filter(|(_, file)| !Path::new(file).exists()).map(|(package, _)| *package).collect();
     if missing.is_empty() {
         return Ok(());
     }

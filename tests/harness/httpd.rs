@@ -21,6 +21,11 @@ pub enum Fault {
     Reset(u64),
     /// As `Reset`, but only on the first request: a retry that continues succeeds.
     ResetOnce(u64),
+    /// Resets the connection after so many bytes of an answer, so many times; then it is honest.
+    Cuts {
+        after: u64,
+        left: u32,
+    },
     /// Sends this many bytes, then nothing while the server lives.
     Stall(u64),
     /// A slow line: this many bytes a second.
@@ -135,7 +140,16 @@ fn answer(stream: TcpStream, shared: &Shared) -> Result<()> {
                 {
                     files.insert(path.to_owned(), (file.clone(), Fault::None));
                 }
-                send(&stream, method, &file, fault, range.as_deref(), &shared.stop)?
+                let range = range.as_deref();
+                let ended = send(&stream, method, &file, fault, range, &shared.stop)?;
+                if let Fault::Cuts { after, left } = fault
+                    && ended == Ended::Cut
+                    && let Ok(mut files) = shared.files.lock()
+                {
+                    let less = if left > 1 { Fault::Cuts { after, left: left - 1 } } else { Fault::None };
+                    files.insert(path.to_owned(), (file, less));
+                }
+                ended == Ended::Whole
             }
             _ => {
                 (&stream).write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")?;
@@ -148,7 +162,18 @@ fn answer(stream: TcpStream, shared: &Shared) -> Result<()> {
     }
 }
 
-/// Sends a file; whether the connection goes on.
+/// How an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    /// The connection goes on.
+    Whole,
+    /// Early, with an orderly close.
+    Short,
+    /// Early, with a reset.
+    Cut,
+}
+
+/// Sends a file.
 fn send(
     mut stream: &TcpStream,
     method: &str,
@@ -156,7 +181,7 @@ fn send(
     fault: Fault,
     range: Option<&str>,
     stop: &AtomicBool,
-) -> Result<bool> {
+) -> Result<Ended> {
     let mut file = File::open(path)?;
     let total = file.metadata()?.len();
     let range = range.filter(|_| fault != Fault::NoRanges).and_then(|text| parse_range(text, total));
@@ -173,10 +198,11 @@ fn send(
     }
     stream.write_all((head + "\r\n").as_bytes())?;
     if method == "HEAD" {
-        return Ok(true);
+        return Ok(Ended::Whole);
     }
     let limit = match fault {
         Fault::Truncate(n) | Fault::Reset(n) | Fault::ResetOnce(n) | Fault::Stall(n) => n.clamp(start, end),
+        Fault::Cuts { after, .. } => start.saturating_add(after).min(end),
         _ => end,
     };
     file.seek(SeekFrom::Start(start))?;
@@ -185,18 +211,19 @@ fn send(
         _ => drop(std::io::copy(&mut file.take(limit - start), &mut stream)?),
     }
     match fault {
-        Fault::Reset(_) | Fault::ResetOnce(_) if limit < end => {
+        Fault::Reset(_) | Fault::ResetOnce(_) | Fault::Cuts { .. } if limit < end => {
             // Closing with a linger of zero makes the kernel send RST.
             socket_linger_zero(stream)?;
-            Ok(false)
+            Ok(Ended::Cut)
         }
         Fault::Stall(_) if limit < end => {
             while !stop.load(Ordering::Relaxed) {
                 std::thread::sleep(Duration::from_millis(100));
             }
-            Ok(false)
+            Ok(Ended::Short)
         }
-        _ => Ok(limit == end),
+        _ if limit < end => Ok(Ended::Short),
+        _ => Ok(Ended::Whole),
     }
 }
 
@@ -232,6 +259,32 @@ fn parse_range(text: &str, total: u64) -> Option<(u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Asks for a file from a byte on; what came of it until the connection ended.
+    fn fetch(host: &str, start: u64) -> Vec<u8> {
+        let mut stream = TcpStream::connect(host).unwrap();
+        write!(stream, "GET /f HTTP/1.1\r\nRange: bytes={start}-\r\n\r\n").unwrap();
+        // The honest answer ends because nothing more is asked.
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut answer = Vec::new();
+        // A reset is an error; what came before it is kept.
+        stream.read_to_end(&mut answer).ok();
+        let head = answer.windows(4).position(|w| w == b"\r\n\r\n").unwrap();
+        answer.split_off(head + 4)
+    }
+
+    #[test]
+    fn a_connection_is_cut_as_often_as_was_said() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let content: Vec<u8> = (0..=255).cycle().take(1000).collect();
+        std::fs::write(file.path(), &content).unwrap();
+        let server = Httpd::start("127.0.0.1").unwrap();
+        let url = server.offer("f", file.path(), Fault::Cuts { after: 300, left: 2 });
+        let host = url.strip_prefix("http://").unwrap().strip_suffix("/f").unwrap();
+        let parts = [0, 300, 600].map(|start| fetch(host, start));
+        assert_eq!(parts.each_ref().map(Vec::len), [300, 300, 400]);
+        assert_eq!(parts.concat(), content);
+    }
 
     #[test]
     fn ranges_are_read_as_the_standard_says() {

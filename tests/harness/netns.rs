@@ -6,6 +6,8 @@
 use crate::process::call;
 use anyhow::{Context, Result};
 use nix::sched::{CloneFlags, unshare};
+use std::fs::File;
+use std::os::fd::AsRawFd;
 
 /// The controller's side of the provisioning network.
 pub const CONTROLLER: &str = "10.77.0.1";
@@ -16,6 +18,9 @@ pub const NOBODY: &str = "10.77.0.66";
 pub const FIRST_LEASE: &str = "10.77.0.100";
 pub const LAST_LEASE: &str = "10.77.0.150";
 pub const BRIDGE: &str = "br0";
+/// This side of the line to a far end; the other side is [`FAR`].
+pub const NEAR: &str = "10.78.0.1";
+pub const FAR: &str = "10.78.0.2";
 
 /// Proof that this thread is in its own network.
 #[derive(Debug)]
@@ -40,6 +45,37 @@ impl Netns {
         Ok(Self { _private: () })
     }
 
+    /// Moves this thread into a new namespace with loopback alone.
+    pub fn enter_bare() -> Result<Self> {
+        unshare(CloneFlags::CLONE_NEWNET).context("making a network namespace (needs root)")?;
+        ip("link set lo up")?;
+        Ok(Self { _private: () })
+    }
+
+    /// Makes a second namespace at the other end of a line that carries `rate` bits a second towards it, counted with
+    /// Ethernet's headers. Needs the kernel's veth devices and token bucket filter.
+    pub fn far_end(&self, mtu: u32, rate: u64) -> Result<FarEnd> {
+        let entered = || -> Result<File> {
+            unshare(CloneFlags::CLONE_NEWNET).context("making a network namespace (needs root)")?;
+            File::open("/proc/thread-self/ns/net").context("opening the namespace")
+        };
+        let network = std::thread::scope(|scope| scope.spawn(entered).join())
+            .map_err(|_| anyhow::anyhow!("making a network namespace panicked"))??;
+        let far = FarEnd { network };
+        let place = far.place();
+        ip(&format!("link add near0 mtu {mtu} type veth peer name far0 mtu {mtu} netns {place}"))?;
+        ip(&format!("address add {NEAR}/24 dev near0"))?;
+        ip("link set near0 up")?;
+        let door = format!("--net={place}");
+        for line in ["link set lo up", &format!("address add {FAR}/24 dev far0"), "link set far0 up"] {
+            let words = [&[door.as_str(), "ip"][..], &line.split_whitespace().collect::<Vec<_>>()].concat();
+            call("nsenter", &words)?;
+        }
+        let shape = format!("qdisc add dev near0 root tbf rate {rate}bit burst 128kb latency 50ms");
+        call("tc", &shape.split_whitespace().collect::<Vec<_>>())?;
+        Ok(far)
+    }
+
     /// Makes a tap device on the bridge for a virtual machine.
     pub fn tap(&self, name: &str) -> Result<()> {
         ip(&format!("tuntap add {name} mode tap"))?;
@@ -49,6 +85,23 @@ impl Netns {
     /// How a person's program is run in this network from outside.
     pub fn door(&self) -> String {
         format!("nsenter --net=/proc/{}/task/{}/ns/net", std::process::id(), nix::unistd::gettid())
+    }
+}
+
+/// A namespace behind a line; gone with this handle and the programs in it.
+#[derive(Debug)]
+pub struct FarEnd {
+    network: File,
+}
+
+impl FarEnd {
+    /// Put before a program and its arguments, this runs it there.
+    pub fn door(&self) -> [String; 2] {
+        ["nsenter".to_owned(), format!("--net={}", self.place())]
+    }
+
+    fn place(&self) -> String {
+        format!("/proc/{}/fd/{}", std::process::id(), self.network.as_raw_fd())
     }
 }
 

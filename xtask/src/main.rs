@@ -2,7 +2,7 @@
 //!
 //! - `ramdisk [--profile server|vm] [--out DIR] [--firmware]` builds the static agent and the ramdisk.
 //! - `demo [--bios|--uefi] [--keep] [--yes]` takes a blank virtual machine to an installed Debian.
-//! - `bench image [--image FILE.qcow2] [--runs N]` measures our image writer against others.
+//! - `bench image` measures our image writer against others, `bench parts` what it is made of.
 //! - `mutants [--count N] [--seed S]` holds the image writer against qemu-img on mutated images.
 //! - `test [FILTER]` runs everything, machines included; `check` the part that needs no machine.
 
@@ -26,8 +26,10 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   test [FILTER]
           formatting, lints, all tests, budgets, then the tests with machines whose name holds FILTER
   check   formatting, lints and the tests that need no machine
-  bench image [--image FILE.qcow2] [--runs N]
-          our image writer against ironic-python-agent's way and qemu-img, on a disk in memory
+  bench image [--only WORD[,WORD]] [--runs N] [--quick] [--json FILE] [--agent PATH] [--yes]
+          our image writer and what others use, in turns on one disk in memory, beside what the machine allows
+  bench parts [--json FILE] [--yes]
+          hash, decompression, network and disk of this machine, one by one
   mutants [--count N] [--seed S]
           N mutated qcow2 images (default 100000) from number S on: what our writer calls complete must be what
           qemu-img reads; those at fault are kept in target/runs/mutants";
