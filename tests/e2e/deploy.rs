@@ -100,7 +100,7 @@ fn deploy_and_log_in(scene: &Scene, image: &debian::Image) -> Result<()> {
     ensure!(answer == hostname, "the host name is '{answer}', the config drive says '{hostname}'");
     println!("ssh answered after {:.0?} in all", start.elapsed());
     if scene.script.firmware == Firmware::Uefi {
-        expect_boot_entry(&scene)?;
+        expect_boot_entry(scene)?;
     }
     let node = scene.operator().node(NODE)?;
     ensure!(node["provision_state"] == "active" && node["last_error"].is_null(), "{node}");
