@@ -66,7 +66,9 @@ pub fn complete(
     if let (range, Some(sum)) = target.body() {
         progress.stage("verifying");
         let began = Instant::now();
-        verified += compare_all(disk, range.start..range.end.min(body.virtual_size), sum, progress)?;
+        let found = Sum::over(target.size());
+        verified +=
+            compare_all(disk, range.start..range.end.min(body.virtual_size), (sum, &found), progress)?;
         reading += began.elapsed();
         progress.stage("finishing");
     }
@@ -171,10 +173,9 @@ fn compare(disk: &dyn BlockDevice, at: u64, expected: &[u8]) -> Result<u64, Imag
 fn compare_all(
     disk: &dyn BlockDevice,
     range: Range<u64>,
-    expected: &Sum,
+    (expected, found): (&Sum, &Sum),
     progress: &ProgressCell,
 ) -> Result<u64, ImageError> {
-    let found = Sum::default();
     let mut at = range.start;
     let end = range.end - range.end % super::sum::UNIT as u64;
     while at < end {

@@ -83,7 +83,7 @@ impl Target {
             zeroed: AtomicU64::new(0),
             zeros_written: AtomicU64::new(0),
             samples: Mutex::new(Sampler { stride: 1, ..Sampler::default() }),
-            sum: (verify == Verify::All).then(Sum::default),
+            sum: (verify == Verify::All).then(|| Sum::over(size)),
         }
     }
     /// Data bytes written; bytes zeroed by offload; zero bytes written for lack of one.
@@ -94,6 +94,10 @@ impl Target {
     /// The held head, the held tail and where it begins.
     pub fn held(&self) -> (Vec<u8>, Vec<u8>, u64) {
         (std::mem::take(&mut *lock(&self.head)), std::mem::take(&mut *lock(&self.tail)), self.tail_start)
+    }
+    /// Bytes of the disk that the image may define.
+    pub fn size(&self) -> u64 {
+        self.size
     }
     /// The part of the disk that lies between the held ends, and what its bytes should add up to.
     pub fn body(&self) -> (std::ops::Range<u64>, Option<&Sum>) {
