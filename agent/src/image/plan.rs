@@ -70,8 +70,6 @@ pub fn make(
     tables: Tables,
 ) -> Result<Plan, ImageError> {
     let image = &request.image;
-    let foresee =
-        |head: &[u8]| layout::foresee(head, disk.size(), disk.sector_size(), request.config_drive.as_deref());
     if image.digest.algorithm == DigestAlgorithm::Md5 {
         return Err(ImageError::WeakDigest);
     }
@@ -84,56 +82,83 @@ pub fn make(
         url: source.name().to_string(),
         why: "the server does not say how long it is (no Content-Length)".into(),
     })?;
-    let too_large = |needed: u64| ImageError::TooLarge {
-        needed: ByteCount(needed),
-        disk: disk.name().to_string(),
-        size: disk.size(),
-    };
-    match format {
-        ImageFormat::Raw => {
-            if length > disk.size().0 {
-                return Err(too_large(length));
-            }
-            if image.require_partition_table {
-                layout::check_table(source.start(), disk.size(), disk.sector_size())?;
-            }
-            foresee(source.start())?;
-            Ok(Plan { capacity: length, length, content: Content::Raw })
-        }
-        ImageFormat::Packed(packing) => {
-            let start = unpack::preview(packing, source.start())?;
-            formats::check(ImageFormat::Raw, &start)?;
-            // Where the compressed start holds less than the table, the head is looked at when it is whole.
-            if image.require_partition_table && start.len() as u64 >= MIB {
-                layout::check_table(&start, disk.size(), disk.sector_size())?;
-            }
-            foresee(&start)?;
-            Ok(Plan { capacity: disk.size().0, length, content: Content::Packed(packing) })
-        }
+    let (capacity, content) = match format {
+        ImageFormat::Raw => (length, raw(request, length, source.start(), disk)?),
+        ImageFormat::Packed(packing) => (disk.size().0, packed(request, packing, source.start(), disk)?),
         ImageFormat::Qcow2 => {
             let header = Header::parse(source.start(), length)?;
-            let virtual_size = header.virtual_size().0;
-            if virtual_size > disk.size().0 {
-                return Err(too_large(virtual_size));
-            }
+            fits(header.virtual_size().0, disk)?;
             if header.is_dirty() {
                 tracing::warn!(
                     "image {} was not closed properly (dirty bit); its data is readable",
                     image.id
                 );
             }
-            let tiny =
-                !source.is_local() && header.cluster_size() <= TINY_CLUSTER && header.tables() > MANY_TABLES;
-            let guide = if tables == Tables::AsServed && (tiny || !source.has_ranges()) {
-                Guide::following(header, length, source)?
-            } else {
-                progress.note("reading the image's tables");
-                Guide::mapped(header, length, source)?
-            };
+            let virtual_size = header.virtual_size().0;
+            let guide = guide(header, length, source, progress, tables)?;
             if let Some(head) = guide.head(source)? {
-                foresee(&head)?;
+                foresee(request, &head, disk)?;
             }
-            Ok(Plan { capacity: virtual_size, length, content: Content::Qcow2(Box::new(guide)) })
+            (virtual_size, Content::Qcow2(Box::new(guide)))
         }
+    };
+    Ok(Plan { capacity, length, content })
+}
+
+fn fits(needed: u64, disk: &dyn BlockDevice) -> Result<(), ImageError> {
+    if needed <= disk.size().0 {
+        return Ok(());
     }
+    let (needed, disk, size) = (ByteCount(needed), disk.name().to_string(), disk.size());
+    Err(ImageError::TooLarge { needed, disk, size })
+}
+
+/// Refuses what the layout would refuse after the body was written, as far as the image's first bytes tell.
+fn foresee(request: &WriteRequest, head: &[u8], disk: &dyn BlockDevice) -> Result<(), ImageError> {
+    Ok(layout::foresee(head, disk.size(), disk.sector_size(), request.config_drive.as_deref())?)
+}
+
+fn raw(
+    request: &WriteRequest,
+    length: u64,
+    start: &[u8],
+    disk: &dyn BlockDevice,
+) -> Result<Content, ImageError> {
+    fits(length, disk)?;
+    if request.image.require_partition_table {
+        layout::check_table(start, disk.size(), disk.sector_size())?;
+    }
+    foresee(request, start, disk)?;
+    Ok(Content::Raw)
+}
+
+fn packed(
+    request: &WriteRequest,
+    packing: Packing,
+    start: &[u8],
+    disk: &dyn BlockDevice,
+) -> Result<Content, ImageError> {
+    let start = unpack::preview(packing, start)?;
+    formats::check(ImageFormat::Raw, &start)?;
+    // Where the compressed start holds less than the table, the head is looked at when it is whole.
+    if request.image.require_partition_table && start.len() as u64 >= MIB {
+        layout::check_table(&start, disk.size(), disk.sector_size())?;
+    }
+    foresee(request, &start, disk)?;
+    Ok(Content::Packed(packing))
+}
+
+fn guide(
+    header: Header,
+    length: u64,
+    source: &mut Source,
+    progress: &ProgressCell,
+    tables: Tables,
+) -> Result<Guide, ImageError> {
+    let tiny = !source.is_local() && header.cluster_size() <= TINY_CLUSTER && header.tables() > MANY_TABLES;
+    if tables == Tables::AsServed && (tiny || !source.has_ranges()) {
+        return Guide::following(header, length, source);
+    }
+    progress.note("reading the image's tables");
+    Guide::mapped(header, length, source)
 }
