@@ -5,7 +5,47 @@ use super::wire::{self, Head};
 use crate::image::ImageError;
 use ferric_common::limits;
 use http::header::{self, HeaderMap, HeaderValue};
+use std::ops::Range;
 use url::Url;
+
+/// What an answer to a request for `range` is worth. `length` is the file's, as far as it is known; `name` is for messages.
+///
+/// # Errors
+/// A status that is none of success, another range than was asked for, another length.
+pub fn judge(
+    head: Head,
+    range: Option<Range<u64>>,
+    length: Option<u64>,
+    name: &str,
+) -> Result<Answer, Failure> {
+    let url = name.to_string();
+    match (head.status.as_u16(), range) {
+        (206, Some(range)) => match content_range(&head.headers) {
+            Some((start, total)) if start == range.start => match length {
+                Some(length) if length != total => {
+                    Err(ImageError::Changed { url, what: format!("its length is now {total}") }.into())
+                }
+                _ => Ok(Answer::Partial(head)),
+            },
+            _ => Err(Failure::Transient("the server answered with another range than was asked for".into())),
+        },
+        (200, _) => Ok(Answer::Whole(head)),
+        (416, Some(range)) if range.start == 0 => Err(ImageError::Empty.into()),
+        (416, Some(range)) => {
+            let expected = length.unwrap_or(0).into();
+            Err(ImageError::Truncated { url, got: range.start.into(), expected }.into())
+        }
+        (408 | 429 | 500.., _) => Err(Failure::Transient(format!("the server answered {}", head.status))),
+        (status, _) => {
+            let hint = match status {
+                401 | 403 | 407 => ": the server wants other credentials",
+                404 | 410 => ": the image is not there; check image_source",
+                _ => "",
+            };
+            Err(ImageError::Refused { url, status: head.status.to_string(), hint }.into())
+        }
+    }
+}
 
 /// What tells two versions of a file apart.
 #[derive(Clone, Debug, PartialEq)]

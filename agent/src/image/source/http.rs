@@ -411,7 +411,12 @@ impl HttpSource {
         range: Option<&Range<u64>>,
         validator: Option<&Validator>,
     ) -> String {
-        let target = if connection.absolute { url.to_string() } else { answer::path_and_query(url) };
+        // Through a proxy the whole address, but never its user and password.
+        let path = answer::path_and_query(url);
+        let target = match connection.absolute {
+            true => format!("{}://{}{path}", url.scheme(), answer::host_header(url)),
+            false => path,
+        };
         let mut text = format!(
             "GET {target} HTTP/1.1\r\nHost: {}\r\nUser-Agent: ferric-agent/{}\r\nAccept: */*\r\nAccept-Encoding: identity\r\n",
             answer::host_header(url),
@@ -437,49 +442,20 @@ impl HttpSource {
     }
 
     fn judge(&mut self, head: Head, range: Option<Range<u64>>, first: bool) -> Result<Answer, Failure> {
-        let url = self.name.clone();
-        let success = head.status.is_success();
-        if let Some(place) = self.places.get_mut(self.current) {
+        if head.status.is_success()
+            && let Some(place) = self.places.get_mut(self.current)
+        {
             let now = answer::validator(&head.headers);
             match &place.validator {
-                None if success => place.validator = now,
-                Some(before) if success && now.as_ref() != Some(before) => {
+                None => place.validator = now,
+                Some(before) if now.as_ref() != Some(before) => {
                     return Err(self.changed("its ETag or date is another").into());
                 }
-                _ => {}
+                Some(_) => {}
             }
         }
-        match (head.status.as_u16(), range) {
-            (206, Some(range)) => {
-                let found = answer::content_range(&head.headers);
-                match found {
-                    Some((start, total)) if start == range.start => {
-                        if !first && self.length.is_some_and(|length| length != total) {
-                            return Err(self.changed(&format!("its length is now {total}")).into());
-                        }
-                        Ok(Answer::Partial(head))
-                    }
-                    _ => Err(Failure::Transient(
-                        "the server answered with another range than was asked for".into(),
-                    )),
-                }
-            }
-            (200, _) => Ok(Answer::Whole(head)),
-            (416, Some(range)) if range.start == 0 => Err(ImageError::Empty.into()),
-            (416, Some(range)) => {
-                let expected = self.length.unwrap_or(0).into();
-                Err(ImageError::Truncated { url, got: range.start.into(), expected }.into())
-            }
-            (408 | 429 | 500.., _) => Err(Failure::Transient(format!("the server answered {}", head.status))),
-            (status, _) => {
-                let hint = match status {
-                    401 | 403 | 407 => ": the server wants other credentials",
-                    404 | 410 => ": the image is not there; check image_source",
-                    _ => "",
-                };
-                Err(ImageError::Refused { url, status: head.status.to_string(), hint }.into())
-            }
-        }
+        let known = if first { None } else { self.length };
+        answer::judge(head, range, known, &self.name)
     }
 
     /// Decides after a failed try: another URL, a pause, or the end.

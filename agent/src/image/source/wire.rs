@@ -1,7 +1,8 @@
 //! One HTTP/1.1 connection to an image server, straight or through a proxy, in plain blocking calls.
 //!
 //! Body bytes go from the socket into the caller's aligned buffer without a stop on the way: an asynchronous client would
-//! hand out small pieces that have to be copied together again. Heads are parsed by `httparse`. Follows RFC 9112 (message framing, chunked coding).
+//! hand out small pieces that have to be copied together again. Heads are parsed by `httparse`. Follows RFC 9112 (message
+//! framing, chunked coding).
 
 use super::Timeouts;
 use crate::image::CancelFlag;
@@ -182,6 +183,7 @@ impl Connection {
             return Err(Broken::Other(said));
         }
         self.framing = Framing::Done;
+        self.drop_used();
         match self.ahead.is_empty() {
             true => Ok(()),
             false => Err(Broken::Other(format!("the proxy sent data into the tunnel to {authority}"))),

@@ -6,8 +6,10 @@ mod chaos;
 mod corpus;
 mod faults;
 mod hostile;
+mod https;
 mod packed;
 mod power_cut;
+mod secure;
 mod server;
 
 use super::*;
@@ -100,9 +102,19 @@ fn write_with(
     patience: &Patience,
     cancel: &CancelFlag,
 ) -> (Result<WriteReport, ImageError>, Arc<MemDisk>) {
+    write_trusting(request, disk, no_trust(), patience, cancel)
+}
+
+fn write_trusting(
+    request: &WriteRequest,
+    disk: MemDisk,
+    trust: Arc<rustls::ClientConfig>,
+    patience: &Patience,
+    cancel: &CancelFlag,
+) -> (Result<WriteReport, ImageError>, Arc<MemDisk>) {
     let disk = Arc::new(disk);
     let device: Arc<dyn BlockDevice> = disk.clone();
-    let result = write_patiently(request, &device, no_trust(), &ProgressCell::default(), cancel, patience);
+    let result = write_patiently(request, &device, trust, &ProgressCell::default(), cancel, patience);
     (result, disk)
 }
 

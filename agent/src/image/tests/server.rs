@@ -126,6 +126,9 @@ impl Server {
     pub fn honest(content: &[u8]) -> Server {
         Server::new(content, [], Answer::default())
     }
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
     pub fn url(&self) -> String {
         format!("http://{}/disk.img", self.address)
     }
