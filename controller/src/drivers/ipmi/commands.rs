@@ -125,7 +125,11 @@ pub fn set_boot_device(wanted: BootRequest) -> Vec<Command> {
     match wanted.mode {
         BootMode::Uefi => out.push(set),
         BootMode::Bios => out.extend([
-            optional("Set System Boot Options: set in progress", &[0x00, 0x01]),
+            // 0x81: somebody is at it already; that was us, before a kill between this and "set complete".
+            Command {
+                tolerated: &[0x80, 0x81, 0xC1, 0xC9, 0xCC],
+                ..optional("Set System Boot Options: set in progress", &[0x00, 0x01])
+            },
             optional("Set System Boot Options: acknowledge", &[0x04, 0x01, 0x01]),
             set,
             optional("Set System Boot Options: set complete", &[0x00, 0x00]),

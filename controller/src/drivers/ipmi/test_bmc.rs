@@ -45,6 +45,8 @@ impl Default for Rules {
 pub struct Seen {
     pub on: bool,
     pub boot: [u8; 5],
+    /// Whether somebody is setting boot options, if this BMC keeps count of that.
+    pub in_progress: Option<bool>,
     /// Requests carried out within sessions: network function, command, data.
     pub requests: Vec<(u8, u8, Vec<u8>)>,
     /// Suites offered by Open Session; logins tried (RAKP 1); sessions open now and at most.
@@ -234,7 +236,15 @@ fn respond(rules: &Rules, seen: &mut Seen, request: &Request) -> (u8, Vec<u8>) {
             seen.on = matches!(action, 1..=3);
             (0, vec![])
         }
-        // Of the boot parameters this BMC knows only the flags.
+        (0, 0x08, [0, state]) => match seen.in_progress {
+            Some(true) if *state == 1 => (0x81, vec![]),
+            Some(_) => {
+                seen.in_progress = Some(*state == 1);
+                (0, vec![])
+            }
+            None => (0x80, vec![]),
+        },
+        // Of the other boot parameters this BMC knows only the flags.
         (0, 0x08, [5, flags @ ..]) => {
             seen.boot.copy_from_slice(flags);
             (0, vec![])

@@ -232,6 +232,16 @@ async fn a_busy_bmc_is_asked_again() {
 }
 
 #[tokio::test]
+async fn a_boot_option_that_a_killed_run_left_in_progress_is_finished() {
+    let bmc = TestBmc::start(Rules::default()).await;
+    seen(&bmc).in_progress = Some(true);
+    let ipmi = Ipmi::new(quick());
+    ipmi.set_boot_device(&bmc.info(), BootDevice::Pxe, Persistence::Once, BootMode::Bios).await.unwrap();
+    assert_eq!(seen(&bmc).boot[..2], [0x80, 0x04]);
+    assert_eq!(seen(&bmc).in_progress, Some(false));
+}
+
+#[tokio::test]
 async fn one_talk_at_a_time() {
     let bmc = TestBmc::start(Rules::default()).await;
     let ipmi = Arc::new(Ipmi::new(quick()));
