@@ -151,6 +151,7 @@ impl Conductor {
         let version_key = if cleaning { "clean_version" } else { "deploy_version" };
         params.insert(version_key.into(), json!(lease.node.agent.hardware_manager_version));
         let command = if cleaning { "clean.execute_clean_step" } else { "deploy.execute_deploy_step" };
+        lease.node.flow.sent_at = Some(Timestamp::now());
         lease.save_intent(&format!("send {}", step.full_name())).await?;
         match agent.execute(command, params, false).await {
             Ok(answer) => {
@@ -184,19 +185,24 @@ impl Conductor {
         lease.save_intent("power off").await?;
         let on = self.read_power(&lease.node).await.map_err(Stop::Fail)? == Power::On;
         if on && lease.node.agent.url.is_some() {
-            let agent = self.agent(&lease.node).map_err(Stop::Fail)?;
-            match agent.execute("standby.power_off", Map::new(), false).await {
-                Ok(_) => {
-                    self.await_power(&lease.node, Power::Off, self.settings.patience.soft_off).await?;
-                }
-                Err(error) => {
-                    tracing::warn!(node = %lease.node.uuid, %error, "the agent was not told to power off");
-                }
-            }
+            self.power_off_by_agent(&lease.node).await?;
         }
         self.set_power(lease, Power::Off).await?;
         lease.node.end_agent();
         Ok(())
+    }
+
+    /// Tells the agent and waits. An agent that is busy or silent may be at it already, told by an earlier run of this
+    /// program: then the power must not be cut under it either.
+    async fn power_off_by_agent(&self, node: &Node) -> Result<(), Stop> {
+        let agent = self.agent(node).map_err(Stop::Fail)?;
+        if let Err(error) = agent.execute("standby.power_off", Map::new(), false).await {
+            tracing::warn!(node = %node.uuid, %error, "the agent did not take the power off");
+            if !error.is_transient() {
+                return Ok(());
+            }
+        }
+        self.await_power(node, Power::Off, self.settings.patience.soft_off).await.map(drop)
     }
 
     /// `deleting`: power off, forget the instance, then clean.

@@ -38,6 +38,7 @@ use crate::store::seal::Sealer;
 use crate::store::{Changes, Store, StoreError};
 use async_trait::async_trait;
 use ferric_common::ids::NodeUuid;
+use jiff::Timestamp;
 use serde_json::json;
 use slot::{Slot, Slots};
 use std::net::IpAddr;
@@ -160,6 +161,8 @@ pub struct Conductor {
     slots: Slots,
     /// Names this run of the program, to tell tokens of earlier runs.
     run: String,
+    /// When this run began: nothing was heard of any machine before.
+    started: Timestamp,
     stop: watch::Sender<bool>,
 }
 
@@ -179,6 +182,7 @@ impl Conductor {
             settings,
             slots: Slots::default(),
             run: uuid::Uuid::new_v4().to_string(),
+            started: Timestamp::now(),
             stop: watch::Sender::new(false),
         })
     }

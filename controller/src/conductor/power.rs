@@ -142,6 +142,12 @@ impl Conductor {
 
     /// Off, boot device network (once), on: the machine boots the ramdisk. Goes on where an earlier run stopped.
     pub(super) async fn boot_ramdisk(&self, lease: &mut Lease<'_>) -> Result<(), Stop> {
+        // Many BMCs forget a boot device that no power-on followed within a minute; an earlier run may have set it long ago.
+        if lease.node.flow.boot_phase == BootPhase::PowerOn
+            && self.read_power(&lease.node).await.map_err(Stop::Fail)? == Power::Off
+        {
+            lease.node.flow.boot_phase = BootPhase::BootDevice;
+        }
         loop {
             match lease.node.flow.boot_phase {
                 BootPhase::PowerOff => {
@@ -157,6 +163,7 @@ impl Conductor {
                     lease.save_intent("boot device network, once").await?;
                     self.set_boot_device(lease, BootDevice::Pxe, Persistence::Once).await?;
                     lease.node.flow.boot_phase = BootPhase::PowerOn;
+                    lease.node.flow.booted_at = Some(Timestamp::now());
                     lease.save_result().await?;
                 }
                 BootPhase::PowerOn => {

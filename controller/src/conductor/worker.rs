@@ -132,7 +132,7 @@ impl Conductor {
             S::Cleaning => self.settings.deadlines.clean,
             _ => self.settings.deadlines.deploy,
         };
-        let since = node.provision_updated_at?;
+        let since = node.provision_updated_at?.max(self.started);
         let stuck = Timestamp::now().duration_since(since).unsigned_abs();
         (stuck >= longest).then(|| {
             format!(
@@ -170,6 +170,9 @@ impl Conductor {
     /// A waiting node: deadline, conflict, agent.
     async fn watch(&self, node: Node, slot: &Arc<Slot>) -> Result<Next, Stop> {
         let now = Timestamp::now();
+        if decide::was_left_alone(&node, &self.settings.deadlines, self.started) {
+            return self.grant_time(&node, now).await;
+        }
         if let Some(conflict) = slot.conflict()
             && let Some(next) = self.on_conflict(&node, conflict).await?
         {
@@ -181,6 +184,10 @@ impl Conductor {
                 self.fail(&mut lease, text).await?;
             }
             return Ok(Next::Again);
+        }
+        let again = self.boots_again_at(&node, slot);
+        if again.is_some_and(|at| at <= now) {
+            return self.boot_again(&node).await;
         }
         let mut decision = decide::on_heartbeat(&node);
         let mut command = None;
@@ -196,7 +203,7 @@ impl Conductor {
                         slot.set_progress(
                             running.and_then(|c| c.command_result.as_ref()).and_then(progress_in),
                         );
-                        decide::on_commands(&node, &commands)
+                        decide::on_commands(&node, &commands, self.started)
                     }
                     Err(error) => {
                         tracing::debug!(node = %node.uuid, %error, "reading the agent's commands");
@@ -207,7 +214,8 @@ impl Conductor {
             };
         }
         match decision {
-            Decision::Wait(_) => Ok(Next::After(self.pause(&node, silent, now))),
+            Decision::Wait(_) if silent => Ok(Next::After(self.until_due(&node, slot, again, now))),
+            Decision::Wait(_) => Ok(Next::After(self.settings.patience.commands)),
             decision => self.act(&node, decision, command).await,
         }
     }
@@ -268,22 +276,53 @@ impl Conductor {
         Ok(Some(Next::Again))
     }
 
-    fn timed_out(&self, node: &Node, slot: &Slot, now: Timestamp) -> Option<String> {
+    /// When the silence has lasted too long: as recorded, or later where a sign of life could not be recorded.
+    fn deadline(&self, node: &Node, slot: &Slot) -> Option<Timestamp> {
+        let recorded = node.wait.as_ref()?.deadline;
         let longest = self.settings.deadlines.of(node.provision_state)?;
-        if slot.heard().is_some_and(|at| now.duration_since(at).unsigned_abs() < longest) {
+        Some(slot.heard().map_or(recorded, |at| recorded.max(decide::later(at, longest))))
+    }
+
+    fn timed_out(&self, node: &Node, slot: &Slot, now: Timestamp) -> Option<String> {
+        if self.deadline(node, slot)? > now {
             return None;
         }
         let seen = slot.live().seen.map(|(_, what)| what);
         decide::on_timeout(node, seen.as_deref(), &self.settings.deadlines, now)
     }
 
-    fn pause(&self, node: &Node, silent: bool, now: Timestamp) -> Duration {
-        let left = node.wait.as_ref().map_or(Duration::ZERO, |w| {
-            let left = w.deadline.duration_since(now);
-            if left.is_negative() { Duration::ZERO } else { left.unsigned_abs() }
-        });
-        let floor = Duration::from_millis(50);
-        if silent { left.max(floor) } else { self.settings.patience.commands.min(left.max(floor)) }
+    /// A machine that cannot be asked is left alone until it is due for something.
+    fn until_due(&self, node: &Node, slot: &Slot, again: Option<Timestamp>, now: Timestamp) -> Duration {
+        let due = [self.deadline(node, slot), again].into_iter().flatten().min().unwrap_or(now);
+        let left = due.duration_since(now);
+        let left = if left.is_negative() { Duration::ZERO } else { left.unsigned_abs() };
+        left.max(Duration::from_millis(50))
+    }
+
+    /// Who was not there could hear nothing: the time for signs of life begins anew with this run.
+    async fn grant_time(&self, seen: &Node, now: Timestamp) -> Result<Next, Stop> {
+        let mut lease = self.lease_patiently(seen.uuid).await?;
+        if lease.node.provision_state == seen.provision_state && lease.node.wait == seen.wait {
+            lease.node.wait = decide::refresh_wait(&lease.node, &self.settings.deadlines, now);
+            lease.save().await?;
+        }
+        Ok(Next::Again)
+    }
+
+    fn boots_again_at(&self, node: &Node, slot: &Slot) -> Option<Timestamp> {
+        let seen = slot.live().seen.map(|(at, _)| at);
+        decide::boots_again_at(node, seen, &self.settings.deadlines, self.started)
+    }
+
+    /// The network boot came to nothing while nobody served it: once more from the start.
+    async fn boot_again(&self, seen: &Node) -> Result<Next, Stop> {
+        let mut lease = self.lease_patiently(seen.uuid).await?;
+        if lease.node.wait == seen.wait && lease.node.agent.token.is_none() {
+            tracing::warn!(node = %seen.uuid, "the machine did not come to a lookup since the restart; booting it again");
+            lease.node.apply(Event::Resume, Timestamp::now()).map_err(|e| Stop::Fail(e.to_string()))?;
+            lease.save().await?;
+        }
+        Ok(Next::Again)
     }
 
     /// A client for the node's agent.

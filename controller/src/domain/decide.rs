@@ -25,6 +25,8 @@ pub enum Decision {
 
 /// How often one step is sent to agents before it is given up.
 const SENDS: u32 = 2;
+/// The agent's word for an image server that could not be reached to the end.
+const DOWNLOAD_FAILED: &str = "ImageDownloadError";
 
 /// `execute_clean_step` or `execute_deploy_step`, as the agent's list shows it.
 pub fn execute_name(state: S) -> &'static str {
@@ -68,8 +70,9 @@ pub fn on_heartbeat(node: &Node) -> Decision {
     }
 }
 
-/// The agent's command list was read while the node waits for its present step.
-pub fn on_commands(node: &Node, commands: &[CommandResult]) -> Decision {
+/// The agent's command list was read while the node waits for its present step. `started` is when this run of the
+/// controller began.
+pub fn on_commands(node: &Node, commands: &[CommandResult], started: Timestamp) -> Decision {
     match on_heartbeat(node) {
         Decision::Wait(reason) if node.maintenance || node.agent.url.is_none() => {
             return Decision::Wait(reason);
@@ -93,6 +96,14 @@ pub fn on_commands(node: &Node, commands: &[CommandResult]) -> Decision {
         CommandStatus::Running => Decision::Wait(awaiting(node)),
         CommandStatus::Succeeded => Decision::NextStep,
         CommandStatus::VersionMismatch => Decision::AskSteps,
+        // Images may come from this very controller, which was away.
+        CommandStatus::Failed
+            if command.command_error.as_ref().is_some_and(|e| e.kind == DOWNLOAD_FAILED)
+                && node.flow.sent_at.is_some_and(|at| at < started)
+                && node.flow.sent < SENDS =>
+        {
+            Decision::Send
+        }
         CommandStatus::Failed => {
             let error = command.command_error.as_ref();
             let words = error
@@ -133,9 +144,44 @@ pub fn refresh_wait(node: &Node, deadlines: &Deadlines, now: Timestamp) -> Optio
     Some(Wait { reason: awaiting(node), since, deadline: later(now, longest) })
 }
 
-fn later(now: Timestamp, by: Duration) -> Timestamp {
+/// `by` after `now`.
+pub fn later(now: Timestamp, by: Duration) -> Timestamp {
     let by = jiff::SignedDuration::try_from(by).unwrap_or(jiff::SignedDuration::MAX);
     now.checked_add(by).unwrap_or(Timestamp::MAX)
+}
+
+/// Whether the deadline of this wait was set by an earlier run and leaves less than a whole wait after `started`, when this run
+/// began: the machine may have spoken to nobody in between.
+pub fn was_left_alone(node: &Node, deadlines: &Deadlines, started: Timestamp) -> bool {
+    let longest = deadlines.of(node.provision_state);
+    let whole = longest.map(|longest| later(started, longest));
+    node.wait.as_ref().zip(whole).is_some_and(|(wait, whole)| wait.since < started && wait.deadline < whole)
+}
+
+/// When a machine that was booting the ramdisk as this run began is booted once more, unless it looks itself up before.
+///
+/// Firmware that finds no server goes on to the disk and never comes back; the boot that follows is this run's own and is
+/// not repeated. It is given a third of the longest silence (10 minutes by default), for slow firmware, from the moment
+/// `seen` at which it last fetched something.
+pub fn boots_again_at(
+    node: &Node,
+    seen: Option<Timestamp>,
+    deadlines: &Deadlines,
+    started: Timestamp,
+) -> Option<Timestamp> {
+    let booting = match node.provision_state {
+        S::DeployWait => node.flow.step().is_some_and(|step| core_step(step) == Some("deploy")),
+        S::CleanWait => node.flow.index.is_none(),
+        _ => false,
+    };
+    let began_before = node.flow.booted_at.is_some_and(|at| at < started);
+    let came = node.agent.token.is_some() || node.flow.agent_steps_known;
+    if !booting || !began_before || came || node.maintenance {
+        return None;
+    }
+    let patience = deadlines.of(node.provision_state)? / 3;
+    let from = seen.map_or(started, |seen| seen.max(started));
+    Some(later(from, patience))
 }
 
 /// Whether the wait has lasted too long; then the text for `last_error`: what was awaited, how long, the last thing seen, what to check.
@@ -208,6 +254,8 @@ mod tests {
     use ferric_common::wire::command::CommandError;
 
     const SECOND: Duration = Duration::from_secs(1);
+    /// The start of a run that is older than everything.
+    const BEFORE: Timestamp = Timestamp::MIN;
     const DEADLINES: Deadlines =
         Deadlines { deploy: SECOND, clean: SECOND, inspect: SECOND, rescue: SECOND, service: SECOND };
 
@@ -242,7 +290,9 @@ mod tests {
         let mut node = writing();
         node.agent.url = None;
         node.agent.token_proven = false;
-        assert!(matches!(on_commands(&node, &[]), Decision::Wait(r) if r.contains("boot the ramdisk")));
+        assert!(
+            matches!(on_commands(&node, &[], BEFORE), Decision::Wait(r) if r.contains("boot the ramdisk"))
+        );
         node.agent.token = Some("sealed".into());
         assert!(matches!(on_heartbeat(&node), Decision::Wait(r) if r.contains("first heartbeat")));
     }
@@ -267,13 +317,13 @@ mod tests {
             (CommandStatus::Succeeded, Some(Decision::NextStep)),
             (CommandStatus::VersionMismatch, Some(Decision::AskSteps)),
         ] {
-            let found = on_commands(&node, &[command("a", status)]);
+            let found = on_commands(&node, &[command("a", status)], BEFORE);
             match want {
                 Some(want) => assert_eq!(found, want),
                 None => assert!(matches!(found, Decision::Wait(r) if r.contains("write_image"))),
             }
         }
-        let failed = on_commands(&node, &[command("a", CommandStatus::Failed)]);
+        let failed = on_commands(&node, &[command("a", CommandStatus::Failed)], BEFORE);
         assert_eq!(
             failed,
             Decision::Fail(format!(
@@ -283,7 +333,7 @@ mod tests {
         );
         node.flow.past_commands = vec!["a".into()];
         assert_eq!(
-            on_commands(&node, &[command("a", CommandStatus::Failed)]),
+            on_commands(&node, &[command("a", CommandStatus::Failed)], BEFORE),
             Decision::Send,
             "an old command"
         );
@@ -295,18 +345,81 @@ mod tests {
         node.flow.sent = 0; // killed before the sending was recorded
         node.flow.command = None;
         for status in [CommandStatus::Running, CommandStatus::Succeeded, CommandStatus::Failed] {
-            assert_ne!(on_commands(&node, &[command("x", status)]), Decision::Send, "{status:?}");
+            assert_ne!(on_commands(&node, &[command("x", status)], BEFORE), Decision::Send, "{status:?}");
         }
-        assert_eq!(on_commands(&node, &[]), Decision::Send);
+        assert_eq!(on_commands(&node, &[], BEFORE), Decision::Send);
     }
 
     #[test]
     fn an_agent_that_loses_a_step_twice_fails_the_node() {
         let mut node = writing();
         node.flow.command = Some("gone".into());
-        assert_eq!(on_commands(&node, &[]), Decision::Send);
+        assert_eq!(on_commands(&node, &[], BEFORE), Decision::Send);
         node.flow.sent = 2;
-        assert!(matches!(on_commands(&node, &[]), Decision::Fail(text) if text.contains("lost it")));
+        assert!(matches!(on_commands(&node, &[], BEFORE), Decision::Fail(text) if text.contains("lost it")));
+    }
+
+    #[test]
+    fn a_download_that_broke_while_the_controller_was_away_is_begun_once_more() {
+        let mut node = writing();
+        let sent = Timestamp::UNIX_EPOCH;
+        node.flow.sent_at = Some(sent);
+        let mut failed = command("a", CommandStatus::Failed);
+        let restart = later(sent, SECOND);
+        let decide = |node: &Node, failed: &CommandResult, started| {
+            on_commands(node, std::slice::from_ref(failed), started)
+        };
+        assert!(matches!(decide(&node, &failed, restart), Decision::Fail(_)), "a wrong digest stays one");
+        failed.command_error.as_mut().unwrap().kind = "ImageDownloadError".into();
+        assert!(matches!(decide(&node, &failed, sent), Decision::Fail(_)), "it was there all the time");
+        assert_eq!(decide(&node, &failed, restart), Decision::Send);
+        node.flow.sent = SENDS;
+        assert!(matches!(decide(&node, &failed, restart), Decision::Fail(_)), "not for ever");
+    }
+
+    #[test]
+    fn a_wait_that_nobody_watched_gets_its_time_anew() {
+        let mut node = writing();
+        let since = Timestamp::UNIX_EPOCH;
+        node.wait = begin_wait(&node, &DEADLINES, since);
+        let long_after = later(since, SECOND * 1000);
+        assert!(was_left_alone(&node, &DEADLINES, long_after));
+        assert!(!was_left_alone(&node, &DEADLINES, since), "it began in this run");
+        node.wait = refresh_wait(&node, &DEADLINES, long_after);
+        assert!(!was_left_alone(&node, &DEADLINES, long_after), "once");
+        assert_eq!(on_timeout(&node, None, &DEADLINES, long_after), None);
+    }
+
+    #[test]
+    fn only_a_boot_that_an_earlier_run_began_is_repeated() {
+        let third = SECOND / 3;
+        let booted = Timestamp::UNIX_EPOCH;
+        let restart = later(booted, SECOND);
+        let mut booting = writing();
+        booting.flow.index = Some(0);
+        booting.flow.agent_steps_known = false;
+        booting.agent = Default::default();
+        booting.flow.booted_at = Some(booted);
+        let at = |node: &Node, seen| boots_again_at(node, seen, &DEADLINES, restart);
+        assert_eq!(at(&booting, None), Some(later(restart, third)));
+        let seen = later(restart, third);
+        assert_eq!(at(&booting, Some(seen)), Some(later(seen, third)), "it is on its way");
+        assert_eq!(boots_again_at(&booting, None, &DEADLINES, booted), None, "this run's own boot");
+        let but = |change: fn(&mut Node)| {
+            let mut node = booting.clone();
+            change(&mut node);
+            at(&node, None)
+        };
+        assert_eq!(but(|n| n.agent.token = Some("sealed".into())), None, "it has looked itself up");
+        assert_eq!(but(|n| n.flow.index = Some(1)), None, "the image may be on the disk");
+        assert_eq!(but(|n| n.maintenance = true), None);
+        assert_eq!(but(|n| n.provision_state = S::Deploying), None);
+        let cleaning = |index| {
+            let mut node = Node { provision_state: S::CleanWait, ..booting.clone() };
+            node.flow.index = index;
+            at(&node, None)
+        };
+        assert_eq!((cleaning(None), cleaning(Some(0))), (Some(later(restart, third)), None));
     }
 
     #[test]

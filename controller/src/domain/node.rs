@@ -126,12 +126,15 @@ pub struct Flow {
     /// The step that is being done; `None` before the first.
     pub index: Option<usize>,
     pub boot_phase: BootPhase,
+    /// When the machine was about to be powered on for this boot.
+    pub booted_at: Option<Timestamp>,
     /// The agent's steps of this boot are known.
     pub agent_steps_known: bool,
     /// The command at the agent that carries out the present step, once its id is known.
     pub command: Option<String>,
-    /// How often the present step was sent to an agent.
+    /// How often the present step was sent to an agent, and when it was about to be sent last.
     pub sent: u32,
+    pub sent_at: Option<Timestamp>,
     /// Commands that earlier steps left in the agent's list.
     pub past_commands: Vec<String>,
     /// Cleaning was asked for with a list of steps.

@@ -9,6 +9,7 @@ pub mod seal;
 
 use rusqlite::Connection;
 use std::fs::OpenOptions;
+use std::ops::ControlFlow;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -70,7 +71,19 @@ const MIGRATIONS: &[&str] = &[include_str!("migrations/0001_first.sql")];
 const QUEUE: usize = 1024;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-type Job = Box<dyn FnOnce(&mut Connection) + Send>;
+/// A place at a commit that writes something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// All is written, nothing is on stable storage.
+    Before,
+    /// It is on stable storage, and nobody knows it yet.
+    After,
+}
+
+/// Looks on at commits; `Break` ends the store there and then, as a kill of the process would.
+pub type Watch = Box<dyn FnMut(Moment) -> ControlFlow<()> + Send>;
+
+type Job = Box<dyn FnOnce(&mut Connection, &mut Watch) -> ControlFlow<()> + Send>;
 
 /// Handle to the database; cheap to clone.
 #[derive(Clone)]
@@ -84,6 +97,14 @@ impl Store {
     /// # Errors
     /// [`StoreError::Open`], [`StoreError::Damaged`], [`StoreError::Newer`].
     pub fn open(path: &Path) -> Result<Store, StoreError> {
+        Store::open_watched(path, Box::new(|_| ControlFlow::Continue(())))
+    }
+
+    /// The same with an onlooker, by which tests kill the service at each commit.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_watched(path: &Path, mut watch: Watch) -> Result<Store, StoreError> {
         let mut connection = connect(path)?;
         migrate(&mut connection, path)?;
         let (jobs, mut queue) = mpsc::channel::<Job>(QUEUE);
@@ -91,8 +112,12 @@ impl Store {
         named
             .spawn(move || {
                 while let Some(job) = queue.blocking_recv() {
-                    job(&mut connection);
+                    if job(&mut connection, &mut watch).is_break() {
+                        break;
+                    }
                 }
+                // The onlooker goes last: when it is gone, so is the connection.
+                drop(connection);
             })
             .map_err(|e| StoreError::Open { path: path.to_path_buf(), reason: e.to_string() })?;
         Ok(Store { jobs })
@@ -105,19 +130,38 @@ impl Store {
         F: FnOnce(&rusqlite::Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
     {
         let (answer, result) = oneshot::channel();
-        let job: Job = Box::new(move |connection| {
-            let done = (|| {
-                let transaction = connection.transaction()?;
-                let value = work(&transaction)?;
-                transaction.commit()?;
-                Ok(value)
-            })();
+        let job: Job = Box::new(move |connection, watch| {
+            let done = match commit(connection, watch, work) {
+                Ok(ControlFlow::Continue(value)) => Ok(value),
+                Ok(ControlFlow::Break(())) => return ControlFlow::Break(()),
+                Err(error) => Err(error),
+            };
             let _ = answer.send(done);
+            ControlFlow::Continue(())
         });
         let gone = || StoreError::Failed("the database thread has ended".to_string());
         self.jobs.send(job).await.map_err(|_| gone())?;
         result.await.map_err(|_| gone())?
     }
+}
+
+fn commit<T>(
+    connection: &mut Connection,
+    watch: &mut Watch,
+    work: impl FnOnce(&rusqlite::Transaction<'_>) -> Result<T, StoreError>,
+) -> Result<ControlFlow<(), T>, StoreError> {
+    let before = connection.total_changes();
+    let transaction = connection.transaction()?;
+    let value = work(&transaction)?;
+    let writes = transaction.total_changes() > before;
+    if writes && watch(Moment::Before).is_break() {
+        return Ok(ControlFlow::Break(()));
+    }
+    transaction.commit()?;
+    if writes && watch(Moment::After).is_break() {
+        return Ok(ControlFlow::Break(()));
+    }
+    Ok(ControlFlow::Continue(value))
 }
 
 fn connect(path: &Path) -> Result<Connection, StoreError> {

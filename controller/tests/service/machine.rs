@@ -1,5 +1,6 @@
 //! A machine that is not there: its BMC in memory, and an agent that speaks the real wire over TLS when it boots the ramdisk.
 
+use crate::fuse::Fuse;
 use crate::rig::{MAC, Rig, raw_call};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -26,6 +27,7 @@ pub struct Bmc {
     pub power: Mutex<PowerState>,
     pub device: Mutex<Option<(BootDevice, Persistence)>>,
     pub log: Mutex<Vec<String>>,
+    pub fuse: Arc<Fuse>,
     /// Counts power-ons: a machine that was off and on again is in another boot, however short the pause.
     boots: AtomicUsize,
     /// The operating system does not power the machine off when it is asked to.
@@ -44,6 +46,7 @@ impl Default for Bmc {
             power: Mutex::new(PowerState::Off),
             device: Mutex::new(None),
             log: Mutex::new(Vec::new()),
+            fuse: Arc::new(Fuse::default()),
             boots: AtomicUsize::new(0),
             deaf_system: AtomicBool::new(false),
             password: Mutex::new("right".into()),
@@ -81,6 +84,32 @@ impl Bmc {
             false => Err(DriverError::Credentials { address, user: "admin".into(), detail: String::new() }),
         }
     }
+    /// A kill before an effect, or after one of which nobody heard.
+    async fn moment(&self, what: &str) {
+        if self.fuse.moment(what) {
+            std::future::pending::<()>().await;
+        }
+    }
+    fn switch(&self, action: PowerAction) {
+        self.note(format!("power {action:?}"));
+        let mut power = self.power.lock().unwrap();
+        let new = match action {
+            PowerAction::On | PowerAction::Cycle | PowerAction::Reset => PowerState::On,
+            PowerAction::SoftOff if self.deaf_system.load(Ordering::SeqCst) => *power,
+            PowerAction::Off | PowerAction::SoftOff => PowerState::Off,
+        };
+        if new == PowerState::On && *power == PowerState::Off {
+            self.boots.fetch_add(1, Ordering::SeqCst);
+        }
+        *power = new;
+    }
+    /// As many BMCs do with a boot device for one boot that does not follow within a minute.
+    pub fn forget_one_boot(&self) {
+        let mut device = self.device.lock().unwrap();
+        if self.power_now() == PowerState::Off && matches!(*device, Some((_, Persistence::Once))) {
+            *device = None;
+        }
+    }
     pub fn power_now(&self) -> PowerState {
         *self.power.lock().unwrap()
     }
@@ -106,17 +135,9 @@ impl PowerInterface for Bmc {
     }
     async fn power(&self, info: &DriverInfo, action: PowerAction) -> Result<(), DriverError> {
         self.talk(info).await?;
-        self.note(format!("power {action:?}"));
-        let mut power = self.power.lock().unwrap();
-        let new = match action {
-            PowerAction::On | PowerAction::Cycle | PowerAction::Reset => PowerState::On,
-            PowerAction::SoftOff if self.deaf_system.load(Ordering::SeqCst) => *power,
-            PowerAction::Off | PowerAction::SoftOff => PowerState::Off,
-        };
-        if new == PowerState::On && *power == PowerState::Off {
-            self.boots.fetch_add(1, Ordering::SeqCst);
-        }
-        *power = new;
+        self.moment(&format!("before power {action:?}")).await;
+        self.switch(action);
+        self.moment(&format!("after power {action:?}")).await;
         Ok(())
     }
 }
@@ -135,8 +156,10 @@ impl ManagementInterface for Bmc {
         mode: BootMode,
     ) -> Result<(), DriverError> {
         self.talk(info).await?;
+        self.moment(&format!("before boot {device:?}")).await;
         self.note(format!("boot {device:?} {persistence:?} {mode:?}"));
         *self.device.lock().unwrap() = Some((device, persistence));
+        self.moment(&format!("after boot {device:?}")).await;
         Ok(())
     }
     async fn verify(&self, info: &DriverInfo) -> Result<String, DriverError> {
@@ -149,8 +172,13 @@ impl ManagementInterface for Bmc {
 pub struct Behaviour {
     /// Time that writing the image takes.
     pub write_time: Duration,
-    /// The error of the write, if it shall fail.
+    /// Pause between heartbeats.
+    pub beat: Duration,
+    /// The error of the write, if it shall fail, and how many writes fail.
     pub write_error: Option<Value>,
+    pub bad_writes: usize,
+    /// Boots from the network that find no server, before one does.
+    pub missed_boots: usize,
     /// The error of the boot set-up, if it shall fail.
     pub boot_error: Option<Value>,
     /// It boots nothing at all.
@@ -165,7 +193,10 @@ impl Default for Behaviour {
     fn default() -> Behaviour {
         Behaviour {
             write_time: Duration::from_millis(200),
+            beat: Duration::from_millis(60),
             write_error: None,
+            bad_writes: usize::MAX,
+            missed_boots: 0,
             boot_error: None,
             dead: false,
             forget_once: false,
@@ -213,6 +244,15 @@ impl Machine {
             tokio::spawn(run_machine(rig.address, rig.bmc.clone(), Arc::new(behaviour), story.clone()));
         Machine { story, task }
     }
+    /// Whether it has booted its disk, once. Waits for it a little, as the machine looks at its power now and then.
+    pub async fn runs_the_image(&self) -> bool {
+        let boots = || self.story.boots_from_disk.load(Ordering::SeqCst);
+        let end = Instant::now() + Duration::from_secs(5);
+        while boots() == 0 && Instant::now() < end {
+            sleep(Duration::from_millis(5)).await;
+        }
+        boots() == 1
+    }
 }
 
 async fn run_machine(api: SocketAddr, bmc: Arc<Bmc>, behaviour: Arc<Behaviour>, story: Arc<Story>) {
@@ -227,15 +267,15 @@ async fn run_machine(api: SocketAddr, bmc: Arc<Bmc>, behaviour: Arc<Behaviour>, 
             agent.abort();
         }
         if on && boot != booted && !behaviour.dead {
-            match bmc.boot() {
-                Some(BootDevice::Pxe) => {
-                    story.boots_from_network.fetch_add(1, Ordering::SeqCst);
-                    agent = Some(tokio::spawn(run_agent(api, bmc.clone(), behaviour.clone(), story.clone())));
+            let device = bmc.boot();
+            if device == Some(BootDevice::Pxe) {
+                // One that finds no server falls through to the blank disk and stays there.
+                if story.boots_from_network.fetch_add(1, Ordering::SeqCst) >= behaviour.missed_boots {
+                    let run = run_agent(api, bmc.clone(), behaviour.clone(), story.clone());
+                    agent = Some(tokio::spawn(run));
                 }
-                Some(BootDevice::Disk) => {
-                    story.boots_from_disk.fetch_add(1, Ordering::SeqCst);
-                }
-                _ => {}
+            } else if device == Some(BootDevice::Disk) {
+                story.boots_from_disk.fetch_add(1, Ordering::SeqCst);
             }
             booted = boot;
         }
@@ -283,6 +323,7 @@ async fn run_agent(api: SocketAddr, bmc: Arc<Bmc>, behaviour: Arc<Behaviour>, st
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://{}", listener.local_addr().unwrap());
+    let pause = behaviour.beat;
     let agent = Arc::new(Agent { token: token.clone(), commands: Mutex::default(), bmc, behaviour, story });
     let serving = tokio::spawn(serve_agent(listener, identity, agent));
     let _guard = AbortOnDrop(serving);
@@ -291,8 +332,9 @@ async fn run_agent(api: SocketAddr, bmc: Arc<Bmc>, behaviour: Arc<Behaviour>, st
     loop {
         let headers = [("X-OpenStack-Ironic-API-Version", "1.68"), ("content-type", "application/json")];
         let path = format!("/v1/heartbeat/{node}");
-        let _ = raw_call(api, "POST", &path, &headers, beat.to_string().into_bytes()).await;
-        sleep(Duration::from_millis(60)).await;
+        let heard = raw_call(api, "POST", &path, &headers, beat.to_string().into_bytes()).await;
+        let heard = heard.is_ok_and(|answer| answer.status == 202);
+        sleep(if heard { pause } else { pause.min(Duration::from_millis(30)) }).await;
     }
 }
 
@@ -351,7 +393,20 @@ impl Agent {
         }
         let body = request.into_body().collect().await.unwrap().to_bytes();
         let body: Value = serde_json::from_slice(&body).unwrap();
-        let (status, body) = self.run(body["name"].as_str().unwrap(), &body["params"]);
+        let name = body["name"].as_str().unwrap().to_string();
+        let fuse = &self.bmc.fuse;
+        if fuse.moment(&format!("a lost {name}")) {
+            fuse.ended().await;
+            return reply(500, Value::Null); // to nobody
+        }
+        if fuse.moment(&format!("a late {name}")) {
+            fuse.ended().await;
+            sleep(Duration::from_millis(20)).await;
+        }
+        let (status, body) = self.run(&name, &body["params"]);
+        if fuse.moment(&format!("an unheard answer to {name}")) {
+            fuse.ended().await;
+        }
         reply(status, body)
     }
 
@@ -414,7 +469,9 @@ impl Agent {
                 assert_eq!(params["step"]["step"], "write_image");
                 self.story.writes.lock().unwrap().push(params["step"]["args"].clone());
                 command.ends = Some(Instant::now() + self.behaviour.write_time);
-                command.error = self.behaviour.write_error.clone();
+                if self.story.writes.lock().unwrap().len() <= self.behaviour.bad_writes {
+                    command.error = self.behaviour.write_error.clone();
+                }
                 command.result["command_status"] = json!("RUNNING");
                 command.result["command_result"] = json!({"progress": {"stage": "writing", "bytes_done": 500,
                     "bytes_total": 1000, "bytes_written": 400, "rate": 100, "seconds": 5}});
@@ -438,6 +495,9 @@ impl Agent {
                 command.result["command_result"] = json!({"root uuid": "0x1234abcd"});
             }
             "standby.power_off" => {
+                // It never ends as far as anybody hears of it, and lets no other command in.
+                command.ends = Some(Instant::now() + Duration::from_secs(3600));
+                command.result["command_status"] = json!("RUNNING");
                 let bmc = self.bmc.clone();
                 let boot = bmc.boots.load(Ordering::SeqCst);
                 tokio::spawn(async move {

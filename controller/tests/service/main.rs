@@ -5,7 +5,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod api;
+mod crash;
 mod deploy;
+mod fuse;
 mod identity;
 mod machine;
 mod power;

@@ -1,8 +1,10 @@
 //! Killing the service at any moment and starting it again ends in the same deployed machine, with the image written once.
 
 use crate::machine::{Behaviour, Machine};
-use crate::rig::Rig;
+use crate::rig::{Images, Rig};
 use ferric_controller::drivers::PowerState;
+use ferric_controller::store::{Changes, Store};
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -97,6 +99,60 @@ async fn a_boot_entry_that_was_asked_for_is_not_asked_for_again() {
     rig.start();
     check_the_end(&rig, &machine, "while the boot entry is written").await;
     assert_eq!(machine.story.count("image.install_bootloader"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wait_outlives_an_absence_that_is_longer_than_its_deadline() {
+    let mut rig = Rig::new();
+    rig.available().await;
+    rig.begin("active").await;
+    rig.until(|n| n["provision_state"] == "wait call-back").await;
+    rig.kill();
+    // As if it had been away for an hour.
+    let store = Store::open(&rig.settings.state_dir.join("db")).unwrap();
+    let mut node = store.node_by_name("n1").await.unwrap().unwrap();
+    let hour_ago = Timestamp::now() - SignedDuration::from_hours(1);
+    let wait = node.wait.as_mut().unwrap();
+    (wait.since, wait.deadline) = (hour_ago, hour_ago + SignedDuration::from_mins(1));
+    store.save(&mut node, Changes::default()).await.unwrap();
+    drop(store);
+    rig.start();
+    let now = || Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S").to_string();
+    let shown = rig.until(|n| n["driver_internal_info"]["wait"]["deadline"].as_str() > Some(&now())).await;
+    assert!(shown["driver_internal_info"]["wait"]["since"].as_str() < Some(&now()), "{shown}");
+    let machine = Machine::new(&rig, Behaviour::default());
+    check_the_end(&rig, &machine, "away for an hour").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_whose_network_boot_found_no_controller_is_booted_again() {
+    let mut rig = Rig::with(|s| s.deadlines.deploy = Duration::from_secs(6), Images::default());
+    rig.available().await;
+    let machine = Machine::new(&rig, Behaviour { missed_boots: 1, ..Behaviour::default() });
+    rig.begin("active").await;
+    rig.until(|_| machine.story.boots_from_network.load(Ordering::SeqCst) == 1).await;
+    rig.kill();
+    rig.start();
+    check_the_end(&rig, &machine, "nobody there to boot from").await;
+    assert_eq!(machine.story.boots_from_network.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_could_not_be_fetched_while_the_service_was_down_is_fetched_again() {
+    let mut rig = Rig::new();
+    rig.available().await;
+    let error =
+        serde_json::json!({"type": "ImageDownloadError", "code": 500, "message": "m", "details": "d"});
+    let behaviour = Behaviour { write_error: Some(error), bad_writes: 1, ..Behaviour::default() };
+    let machine = Machine::new(&rig, behaviour);
+    rig.begin("active").await;
+    rig.until(|_| machine.story.count("deploy.execute_deploy_step") == 1).await;
+    rig.kill();
+    rig.start();
+    let ended = |n: &Value| n["provision_state"] == "active" || n["provision_state"] == "deploy failed";
+    let done = rig.until(ended).await;
+    assert_eq!((&done["provision_state"], &done["last_error"]), (&"active".into(), &Value::Null));
+    assert_eq!(machine.story.count("deploy.execute_deploy_step"), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,6 @@
 //! The test bench: a service that can be killed and started again, and how to talk to it.
 
+use crate::fuse::Fuse;
 use crate::machine::Bmc;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -17,10 +18,11 @@ use serde_json::{Map, Value, json};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 pub const MAC: &str = "52:54:00:00:00:01";
 pub const IMAGE: &str = "http://192.0.2.1/image.qcow2";
@@ -91,11 +93,20 @@ async fn bind(address: SocketAddr) -> TcpListener {
     }
 }
 
+/// An address that nobody else takes while the service is dead, as the ports of 127.0.0.1 are taken all the time.
+fn own_address() -> SocketAddr {
+    static TAKEN: AtomicU16 = AtomicU16::new(0);
+    let [process, ..] = std::process::id().to_le_bytes();
+    let [high, low] = TAKEN.fetch_add(1, Ordering::SeqCst).to_be_bytes();
+    SocketAddr::from(([127, process.max(1), high, low.max(1)], 0))
+}
+
 /// The service, in a runtime of its own, so that killing it stops every task wherever it is.
 pub struct Service {
     runtime: Option<Runtime>,
     address: SocketAddr,
-    conductor: Arc<Conductor>,
+    conductor: Option<Arc<Conductor>>,
+    fuse: Arc<Fuse>,
 }
 
 impl Service {
@@ -103,28 +114,35 @@ impl Service {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let (send, receive) = std::sync::mpsc::channel();
+        let fuse = bmc.fuse.clone();
+        let watch = fuse.begin_life();
         runtime.spawn(async move {
-            let store = Store::open(&settings.state_dir.join("db")).unwrap();
+            let store = Store::open_watched(&settings.state_dir.join("db"), watch).unwrap();
             let sealer = Sealer::from_file(&settings.state_dir.join("secret.key")).unwrap();
             let hardware = Hardware { power: bmc.clone(), management: bmc };
             let drivers = Registry::default().with("fake-hardware", hardware);
             let conductor = Conductor::new(store, sealer, drivers, Arc::new(images), settings);
-            let wanted = address.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)));
+            let wanted = address.unwrap_or_else(own_address);
             let listener = bind(wanted).await;
             let address = listener.local_addr().unwrap();
-            conductor.start().await.unwrap();
             let (stop, stopped) = tokio::sync::watch::channel(false);
+            // Before it starts: a fuse may stop it in the middle of that.
             send.send((address, conductor.clone())).unwrap();
+            conductor.start().await.unwrap();
             serve::run(Api::new(conductor, None), listener, stopped).await;
             drop(stop);
         });
         let (address, conductor) = receive.recv_timeout(Duration::from_secs(20)).expect("the service starts");
-        Service { runtime: Some(runtime), address, conductor }
+        Service { runtime: Some(runtime), address, conductor: Some(conductor), fuse }
     }
+    /// Returns when nothing of the service is left.
     fn kill(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
+        let Some(runtime) = self.runtime.take() else { return };
+        self.fuse.blow();
+        // On a thread of its own, since a runtime may not be waited for on one of another runtime.
+        std::thread::spawn(move || runtime.shutdown_timeout(Duration::from_secs(10))).join().unwrap();
+        self.conductor = None;
+        self.fuse.end_life();
     }
 }
 
@@ -186,7 +204,10 @@ impl Rig {
         let address = service.address;
         Rig { _dir: dir, settings, bmc, service, images: kept, address }
     }
-    /// SIGKILL, as far as a test in one process can: every task is dropped wherever it waits.
+    pub fn fuse(&self) -> &Arc<Fuse> {
+        &self.bmc.fuse
+    }
+    /// SIGKILL, as far as a test in one process can: every task is dropped wherever it waits, nothing more is committed.
     pub fn kill(&mut self) {
         self.service.kill();
     }
@@ -195,7 +216,7 @@ impl Rig {
         self.service = Service::start(self.settings.clone(), self.bmc.clone(), images, Some(self.address));
     }
     pub fn conductor(&self) -> &Arc<Conductor> {
-        &self.service.conductor
+        self.service.conductor.as_ref().expect("the service runs")
     }
     pub async fn call(&self, method: &str, path: &str, version: &str, body: Value) -> Answer {
         let headers = [("X-OpenStack-Ironic-API-Version", version)];
@@ -262,8 +283,19 @@ impl Rig {
     }
 }
 
-/// One request on a connection of its own.
+/// One request on a connection of its own; an answer that does not come is an error too.
 pub async fn raw_call(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: Vec<u8>,
+) -> Result<Answer, String> {
+    let answer = timeout(Duration::from_secs(30), exchange(address, method, path, headers, body)).await;
+    answer.map_err(|_| format!("no answer to {method} {path}"))?
+}
+
+async fn exchange(
     address: SocketAddr,
     method: &str,
     path: &str,
