@@ -152,6 +152,11 @@ impl Drop for Service {
     }
 }
 
+/// A folder in memory: a process is killed here, not the power cut, and a busy disk takes seconds for each commit.
+fn memory_dir() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
 /// Everything of one test.
 pub struct Rig {
     _dir: tempfile::TempDir,
@@ -181,7 +186,7 @@ impl Rig {
         Rig::with(|_| {}, Images::default())
     }
     pub fn with(change: impl FnOnce(&mut Settings), images: Images) -> Rig {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = memory_dir();
         let mut settings = settings(dir.path());
         // Files that pass for a kernel and a ramdisk: a bzImage header, a cpio magic.
         let (kernel, ramdisk) = (dir.path().join("vmlinuz"), dir.path().join("initramfs"));
