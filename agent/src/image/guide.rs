@@ -134,6 +134,10 @@ impl Guide {
             Way::Following(follower) => follower.keep + 1,
         }
     }
+    /// Whether the tables come with the data, so that nobody knows beforehand what is empty.
+    pub fn is_following(&self) -> bool {
+        matches!(self.way, Way::Following(_))
+    }
     pub fn compression(&self) -> Compression {
         self.header.compression()
     }

@@ -9,6 +9,7 @@
 //! ([`map::PIECES`], [`map::GAPS`], [`proofs::PROOFS`]), 4 MiB of table bytes while they are read, 2 MiB of held head and tail,
 //! and for compressed raw images the decompressor's window ([`unpack::WINDOW`]). No term grows with the image.
 
+mod ahead;
 mod buffers;
 mod decode;
 pub mod error;

@@ -3,6 +3,7 @@
 //! The reader is the caller's thread. Every queue is bounded and every consumer can finish without taking another
 //! buffer from the pool it consumes from, so nothing can lock up; the pools alone make the reader wait.
 
+use super::ahead::Ahead;
 use super::buffers::{CHUNK, Chunk, Pool};
 use super::decode::{self, Decoder};
 use super::guide::Guide;
@@ -15,7 +16,8 @@ use super::route::{Batch, Bytes, Found, Op};
 use super::target::Target;
 use super::{CancelFlag, ImageError, ImageRequest, Packing, ProgressCell, Source, unpack};
 use ferric_common::ids::{Digest, DigestAlgorithm};
-use ferric_common::units::ByteCount;
+use ferric_common::units::{ByteCount, MIB};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -27,6 +29,8 @@ const WRITERS: usize = 12;
 /// Memory for decoded clusters, in bytes: one buffer of a cluster (or 1 MiB) for each of two to eight decoders.
 pub const OUTPUT: usize = 8 << 20;
 const DECODERS: usize = 8;
+/// Bytes zeroed ahead by one call; data for the place waits that long.
+const AHEAD: u64 = 8 << 20;
 
 /// What the body of a write came to.
 pub struct Body {
@@ -46,15 +50,34 @@ struct Shared<'a> {
     /// Idle decoders; their number bounds the memory for decoded clusters.
     decoders: Queue<Decoder>,
     target: &'a Target,
+    ahead: Ahead,
     spent: Spent,
 }
 
 impl Shared<'_> {
     fn give(&self, found: Found) {
         match found {
-            Found::Batch(batch) => self.work.push(batch, &self.stop),
-            Found::Zeros(at, length) => self.zeros.push((at, length), &self.stop),
+            Found::Batch(batch) => {
+                self.ahead.data(batch.ops.iter().map(Op::place), &self.stop);
+                self.work.push(batch, &self.stop);
+            }
+            Found::Zeros(at, length) => {
+                self.ahead.gap(&(at..at + length));
+                self.zeros.push((at, length), &self.stop);
+            }
         }
+    }
+}
+
+/// What is zeroed before the image says so: all between the held ends, if its tables come with its data.
+fn ahead(content: &Content, target: &Target) -> Ahead {
+    match content {
+        Content::Qcow2(guide) if guide.is_following() => {
+            let Range { start, end } = target.body().0;
+            // Aligned for every disk.
+            Ahead::over(start..end - end % MIB)
+        }
+        _ => Ahead::nothing(),
     }
 }
 
@@ -91,6 +114,7 @@ pub fn run(
         packed: Queue::new(CHUNKS),
         decoders: Queue::new(decoders.len()),
         target,
+        ahead: ahead(&plan.content, target),
         spent: Spent::default(),
     };
     let cores = decoders.len().min(std::thread::available_parallelism().map_or(2, usize::from)).max(1);
@@ -288,10 +312,25 @@ fn unpack_stream(packing: Packing, shared: &Shared<'_>) -> Result<u64, ImageErro
 }
 
 fn zero(shared: &Shared<'_>) -> Result<(), ImageError> {
-    while let Some((at, length)) = shared.zeros.pop(&shared.stop) {
-        shared.spent.disk.with(|| shared.target.zero(at, length, &shared.stop))?;
+    while !shared.stop.is_set() {
+        if let Some(gap) = shared.zeros.try_pop() {
+            zero_gap(gap, shared)?;
+        } else if let Some(range) = shared.ahead.begin(AHEAD) {
+            let done = shared.spent.disk.with(|| shared.target.zero_ahead(range));
+            shared.ahead.end(matches!(done, Ok(true)));
+            done?;
+        } else {
+            let Some(gap) = shared.zeros.pop(&shared.stop) else { break };
+            zero_gap(gap, shared)?;
+        }
     }
     Ok(())
+}
+
+fn zero_gap((at, length): (u64, u64), shared: &Shared<'_>) -> Result<(), ImageError> {
+    let ready = shared.ahead.zero_from(&(at..at + length));
+    shared.target.sample_zeros(ready..at + length);
+    shared.spent.disk.with(|| shared.target.zero(at, ready - at, &shared.stop))
 }
 
 fn work(shared: &Shared<'_>) -> Result<(), ImageError> {

@@ -84,6 +84,14 @@ impl<T> Queue<T> {
             state = wait(&self.filled, state);
         }
     }
+    /// An item that is there already.
+    pub fn try_pop(&self) -> Option<T> {
+        let item = self.state.lock().unwrap_or_else(PoisonError::into_inner).items.pop_front();
+        if item.is_some() {
+            self.taken.notify_one();
+        }
+        item
+    }
     /// No more items will come.
     pub fn close(&self) {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).closed = true;

@@ -24,6 +24,16 @@ pub enum Op {
     Packed { bytes: Bytes, guest: u64, length: u32, host: u64 },
 }
 
+impl Op {
+    /// Where on the disk it writes.
+    pub fn place(&self) -> Range<u64> {
+        match self {
+            Op::Plain { bytes, guest } => *guest..*guest + bytes.len() as u64,
+            Op::Packed { guest, length, .. } => *guest..*guest + u64::from(*length),
+        }
+    }
+}
+
 /// Work for one worker.
 pub struct Batch {
     pub chunk: Arc<Chunk>,

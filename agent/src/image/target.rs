@@ -10,6 +10,7 @@ use crate::platform::block::BlockDevice;
 use ferric_common::units::{ByteCount, DiskOffset, MIB};
 use sha2::{Digest, Sha256};
 use std::io;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
@@ -100,7 +101,7 @@ impl Target {
         self.size
     }
     /// The part of the disk that lies between the held ends, and what its bytes should add up to.
-    pub fn body(&self) -> (std::ops::Range<u64>, Option<&Sum>) {
+    pub fn body(&self) -> (Range<u64>, Option<&Sum>) {
         (self.size.min(HELD)..self.tail_start, self.sum.as_ref())
     }
     pub fn samples(&self) -> Vec<Sample> {
@@ -152,9 +153,41 @@ impl Target {
             self.zero_step(at, step)?;
             at += step;
         }
-        let probe = first..(first + ALIGN as u64).min(last);
-        self.sample(probe.start, ZEROS.bytes().get(..(probe.end - probe.start) as usize).unwrap_or_default());
+        self.sample_zeros(first..last);
         Ok(())
+    }
+
+    /// Zeroes a range that is not known to be empty, if the disk can do it by itself; else does nothing: `false`.
+    pub fn zero_ahead(&self, range: Range<u64>) -> Result<bool, ImageError> {
+        if self.zeroing.load(Ordering::Relaxed) != OFFLOAD {
+            return Ok(false);
+        }
+        let unit = self.disk.alignment().max(1) as u64;
+        if !range.start.is_multiple_of(unit) || !range.end.is_multiple_of(unit) {
+            return Ok(false);
+        }
+        let length = range.end - range.start;
+        match self.disk.zero(DiskOffset(range.start), ByteCount(length)) {
+            Ok(()) => {
+                self.zeroed.fetch_add(length, Ordering::Relaxed);
+                Ok(true)
+            }
+            Err(e) if e.kind() == io::ErrorKind::Unsupported => {
+                self.zeroing.fetch_max(DISCARD, Ordering::Relaxed);
+                Ok(false)
+            }
+            Err(e) => Err(ImageError::device("zeroing", self.disk.name(), range.start, e)),
+        }
+    }
+
+    /// Lets the read-back look whether the start of this range reads as zeros.
+    pub fn sample_zeros(&self, range: Range<u64>) {
+        let body = self.body().0;
+        let (start, end) = (range.start.max(body.start), range.end.min(body.end));
+        let length = end.saturating_sub(start).min(ALIGN as u64) as usize;
+        if length > 0 {
+            self.sample(start, ZEROS.bytes().get(..length).unwrap_or_default());
+        }
     }
 
     /// By the cheapest way that this disk has been seen to do; a way that fails is not tried again.

@@ -47,6 +47,8 @@ pub struct HttpSource {
     skip: u64,
     resumes: u32,
     tries: u32,
+    /// The connection that failed had brought so much that the next is asked for at once.
+    moved: bool,
     last_progress: u64,
     window: (Instant, u64),
 }
@@ -122,6 +124,7 @@ impl HttpSource {
             skip: 0,
             resumes: 0,
             tries: 0,
+            moved: false,
             last_progress: 0,
             window: (now, 0),
         };
@@ -237,7 +240,8 @@ impl HttpSource {
                 }
                 Err(failure) => {
                     self.stream = None;
-                    if self.at >= self.last_progress + PROGRESS {
+                    self.moved = self.at >= self.last_progress + PROGRESS;
+                    if self.moved {
                         self.tries = 0;
                         self.last_progress = self.at;
                     }
@@ -495,7 +499,11 @@ impl HttpSource {
                 self.name = answer::display(&place.url);
             }
         }
-        let pause = self.timeouts.pause.saturating_mul(1 << ((self.tries - 1) / others.max(1)).min(6));
+        let pause = if std::mem::take(&mut self.moved) {
+            Duration::ZERO
+        } else {
+            self.timeouts.pause.saturating_mul(1 << ((self.tries - 1) / others.max(1)).min(6))
+        };
         tracing::warn!("{} at byte {at}: {cause}; try {} in {pause:?}", self.name, self.tries + 1);
         self.cancel.pause(pause.min(Duration::from_secs(60)));
         Ok(())

@@ -13,12 +13,13 @@ mod secure;
 mod server;
 
 use super::*;
-use crate::platform::fake::block::MemDisk;
+use crate::platform::fake::block::{LogEntry, MemDisk};
 use ferric_common::formats::gpt;
 use ferric_common::ids::DigestAlgorithm;
 use ferric_common::units::MIB;
 use server::{Answer, Server};
 use sha2::{Digest as _, Sha256};
+use std::ops::Range;
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -314,6 +315,48 @@ fn a_server_without_ranges_sends_a_converted_image_once() {
         assert_eq!(words(&result), "complete", "{options:?}");
         assert_eq!(left(&disk.content(), &raw), Left::Complete);
         assert_eq!(server.sent(), file.len() as u64, "{options:?}");
+    }
+}
+
+/// Whether a zeroing of the disk's middle meets what was written or zeroed there before.
+fn zeroed_after(log: &[LogEntry], size: u64) -> Option<Range<u64>> {
+    let mut before: Vec<Range<u64>> = Vec::new();
+    for entry in log {
+        let (range, zero) = match entry {
+            LogEntry::Write { at, bytes } => (*at..*at + bytes.len() as u64, false),
+            LogEntry::Zero { at, length } => (*at..*at + *length, true),
+            LogEntry::Flush => continue,
+        };
+        if range.start < MIB || range.end > size - MIB {
+            continue;
+        }
+        if zero && before.iter().any(|b| b.start < range.end && range.start < b.end) {
+            return Some(range);
+        }
+        before.push(range);
+    }
+    None
+}
+
+#[test]
+fn without_ranges_the_disk_is_zeroed_ahead_but_never_twice_and_never_over_data() {
+    const SIZE: u64 = 96 << 20;
+    let folder = tempfile::tempdir().unwrap();
+    let options = ["create", "-q", "-f", "qcow2", "-o", "cluster_size=64k,preallocation=off", "img", "96M"];
+    for places in [[1, 5, 20, 33, 34, 70], [70, 34, 33, 20, 5, 1], [33, 94, 2, 50, 51, 60]] {
+        qemu_ok("qemu-img", &options, folder.path());
+        for (nth, place) in places.iter().enumerate() {
+            let write = format!("write -P {} {place}M 192k", nth + 1);
+            qemu_ok("qemu-io", &["-f", "qcow2", "-c", &write, "img"], folder.path());
+        }
+        qemu_ok("qemu-img", &["convert", "-O", "raw", "img", "raw"], folder.path());
+        let file = std::fs::read(folder.path().join("img")).unwrap();
+        let raw = std::fs::read(folder.path().join("raw")).unwrap();
+        let server = Server::new(&file, [], Answer::no_ranges());
+        let (result, disk) = write(&ask(&server.url(), ImageFormat::Qcow2, &file), MemDisk::new(SIZE));
+        assert_eq!(words(&result), "complete", "{places:?}");
+        assert!(disk.content() == raw, "{places:?}");
+        assert_eq!(zeroed_after(&disk.log(), SIZE), None, "{places:?}");
     }
 }
 
