@@ -28,6 +28,7 @@ mod report;
 mod route;
 pub mod source;
 pub mod standalone;
+mod stride;
 mod sum;
 mod tables;
 mod target;

@@ -29,7 +29,7 @@ const WRITERS: usize = 12;
 /// Memory for decoded clusters, in bytes: one buffer of a cluster (or 1 MiB) for each of two to eight decoders.
 pub const OUTPUT: usize = 8 << 20;
 const DECODERS: usize = 8;
-/// Bytes zeroed ahead by one call; data for the place waits that long.
+/// Most bytes that are zeroed ahead by one call; data for the place waits that long.
 const AHEAD: u64 = 8 << 20;
 
 /// What the body of a write came to.
@@ -315,7 +315,7 @@ fn zero(shared: &Shared<'_>) -> Result<(), ImageError> {
     while !shared.stop.is_set() {
         if let Some(gap) = shared.zeros.try_pop() {
             zero_gap(gap, shared)?;
-        } else if let Some(range) = shared.ahead.begin(AHEAD) {
+        } else if let Some(range) = shared.ahead.begin(AHEAD.min(shared.target.stride.bytes())) {
             let done = shared.spent.disk.with(|| shared.target.zero_ahead(range));
             shared.ahead.end(matches!(done, Ok(true)));
             done?;

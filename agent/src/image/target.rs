@@ -4,6 +4,7 @@
 use super::buffers::{ALIGN, AlignedBuf};
 use super::queue::Stop;
 use super::raw::is_zero;
+use super::stride::Stride;
 use super::sum::Sum;
 use super::{ImageError, Verify};
 use crate::platform::block::BlockDevice;
@@ -13,6 +14,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 /// Bytes held back at each end of the image: partition tables and boot code.
 pub const HELD: u64 = MIB;
@@ -24,8 +26,6 @@ const DISCARD: u8 = 1;
 const WRITE: u8 = 2;
 /// Samples kept for the read-back.
 const SAMPLES: usize = 128;
-/// Bytes zeroed by one call: a disk works on one at a time, and writes of data must come between.
-const ZERO_STEP: u64 = 32 * MIB;
 
 static ZEROS: LazyLock<AlignedBuf> = LazyLock::new(|| AlignedBuf::new(1 << 20));
 
@@ -54,6 +54,7 @@ pub struct Target {
     edges: Mutex<()>,
     /// How zeros are made: [`OFFLOAD`], [`DISCARD`] or [`WRITE`].
     zeroing: AtomicU8,
+    pub stride: Stride,
     written: AtomicU64,
     zeroed: AtomicU64,
     zeros_written: AtomicU64,
@@ -80,6 +81,7 @@ impl Target {
             tail_start,
             edges: Mutex::new(()),
             zeroing: AtomicU8::new(OFFLOAD),
+            stride: Stride::default(),
             written: AtomicU64::new(0),
             zeroed: AtomicU64::new(0),
             zeros_written: AtomicU64::new(0),
@@ -149,8 +151,10 @@ impl Target {
         self.write(last, &vec![0; (end - last) as usize])?;
         let mut at = first;
         while at < last && !stop.is_set() {
-            let step = (last - at).min(ZERO_STEP);
+            let step = (last - at).min(self.stride.bytes());
+            let begun = Instant::now();
             self.zero_step(at, step)?;
+            self.stride.took(step, begun.elapsed());
             at += step;
         }
         self.sample_zeros(first..last);
@@ -167,8 +171,10 @@ impl Target {
             return Ok(false);
         }
         let length = range.end - range.start;
+        let begun = Instant::now();
         match self.disk.zero(DiskOffset(range.start), ByteCount(length)) {
             Ok(()) => {
+                self.stride.took(length, begun.elapsed());
                 self.zeroed.fetch_add(length, Ordering::Relaxed);
                 Ok(true)
             }
