@@ -1,4 +1,4 @@
-//! Thousands of seeded cases in which servers and disk go wrong together: whatever happens, the disk is untouched, blank at
+//! Thousands of seeded cases in which servers, proxy and disk go wrong together: whatever happens, the disk is untouched, blank at
 //! both ends, or complete and right (or cannot be blanked, and the operator is told), and the error names what happened.
 //!
 //! A failing case prints its seed; `FERRIC_CHAOS_SEED=N` runs that case alone. (Which of two threads writes first is not part
@@ -47,6 +47,7 @@ const RESUMED: &str = "taken up again";
 const FAILED_OVER: &str = "from another server than it began with";
 const DESPITE_DISK: &str = "the disk's fault did no harm";
 const SECURE: &str = "over TLS";
+const DETOUR: &str = "through a proxy";
 
 struct Stage {
     images: Vec<Made>,
@@ -73,8 +74,12 @@ fn whatever_goes_wrong_no_disk_is_left_wrong() {
     for (name, ends) in &table.met {
         assert!(ends.values().sum::<u32>() >= 10, "'{name}' was met too seldom");
     }
-    assert_eq!(table.met.len(), slips::SLIPS.len() + case::FAULTS, "a slip or fault was never met");
-    for (feat, fewest) in [(RESUMED, 60), (FAILED_OVER, 30), (DESPITE_DISK, 3), (SECURE, 40)] {
+    assert_eq!(
+        table.met.len(),
+        slips::SLIPS.len() + slips::PROXY_SLIPS.len() + case::FAULTS,
+        "a slip or fault was never met"
+    );
+    for (feat, fewest) in [(RESUMED, 60), (FAILED_OVER, 30), (DESPITE_DISK, 3), (SECURE, 40), (DETOUR, 100)] {
         assert!(table.feats.get(feat).copied().unwrap_or(0) >= fewest, "complete, {feat}: too seldom");
     }
 }
@@ -128,12 +133,12 @@ fn work(stage: &Stage, say: &Sender<(u64, Option<Result<Outcome, String>>)>) {
 fn run(seed: u64, stage: &Stage) -> Result<Outcome, String> {
     let case = Case::new(seed, &stage.images);
     let made = &stage.images[case.image];
-    let (servers, fronts, request) = case.stage(made, &stage.authority);
+    let running = case.start(made, &stage.authority);
     let (disk, cancel, over) = (Arc::new(case.disk(made)), CancelFlag::default(), AtomicBool::new(false));
     let device: Arc<dyn BlockDevice> = disk.clone();
     let result = std::thread::scope(|scope| {
         if let Some(sent) = case.cancel {
-            let (servers, cancel, over) = (&servers, &cancel, &over);
+            let (servers, cancel, over) = (&running.servers, &cancel, &over);
             scope.spawn(move || {
                 while servers.iter().map(server::Server::sent).sum::<u64>() < sent {
                     if over.load(Ordering::SeqCst) {
@@ -145,15 +150,14 @@ fn run(seed: u64, stage: &Stage) -> Result<Outcome, String> {
             });
         }
         let trust = stage.authority.client.clone();
-        let write =
-            || write_patiently(&request, &device, trust, &ProgressCell::default(), &cancel, &patience());
+        let write = || {
+            write_patiently(&running.request, &device, trust, &ProgressCell::default(), &cancel, &patience())
+        };
         let result = catch_unwind(AssertUnwindSafe(write));
         over.store(true, Ordering::SeqCst);
         result
     });
-    drop(fronts);
-    let slips = case.plays.iter().zip(&servers).flat_map(|(play, server)| play.met(server.seen().len()));
-    let seen = Seen { result, slips: slips.collect(), disk: &disk, made, case: &case };
+    let seen = Seen { result, slips: case.met(&running), disk: &disk, made, case: &case };
     let judged = seen.judge();
     judged.map_err(|what| format!("seed {seed}: {what}\n{}", seen.describe()))
 }
@@ -167,7 +171,8 @@ fn patience() -> Patience {
 /// Everything that can be seen of a case when it is over.
 struct Seen<'a> {
     result: std::thread::Result<Result<WriteReport, ImageError>>,
-    slips: Vec<slips::Slip>,
+    /// The slips that were met, each with the words of which an error may hold one.
+    slips: Vec<(String, Vec<&'static str>)>,
     disk: &'a MemDisk,
     made: &'a Made,
     case: &'a Case,
@@ -181,7 +186,7 @@ impl Seen<'_> {
             Ok(report) => self.complete(report, &content)?,
             Err(error) => self.failed(error, &content)?,
         };
-        let mut met = self.slips.iter().map(|slip| format!("server: {slip:?}")).collect::<BTreeSet<_>>();
+        let mut met = self.slips.iter().map(|(name, _)| name.clone()).collect::<BTreeSet<_>>();
         // Of two faults it is not known which one was met.
         if let ([fault], 1..) = (self.case.faults.as_slice(), self.disk.met()) {
             met.insert(case::name(*fault).into());
@@ -232,8 +237,8 @@ impl Seen<'_> {
     fn is_named_in(&self, text: &str) -> bool {
         let ranges = self.case.plays.iter().map(|play| play.ranges).collect::<BTreeSet<_>>();
         // Falling over to a server that can do less is a slip of those who offered both.
-        let between = (ranges.len() > 1).then_some(slips::Slip::OtherRanges);
-        let slips = self.slips.iter().copied().chain(between).flat_map(slips::Slip::words);
+        let between = if ranges.len() > 1 { slips::Slip::OtherRanges.words() } else { Vec::new() };
+        let slips = self.slips.iter().flat_map(|(_, words)| words.iter().copied()).chain(between);
         let disk = case::FAULT_WORDS.iter().copied().filter(|_| self.disk.met() > 0);
         slips.chain(disk).any(|word| text.contains(word))
     }
@@ -246,6 +251,7 @@ impl Seen<'_> {
             (FAILED_OVER, others && report.resumes > 0),
             (DESPITE_DISK, self.disk.met() > 0),
             (SECURE, self.case.plays.iter().all(|play| play.secure)),
+            (DETOUR, self.case.detour.is_some()),
         ];
         feats.into_iter().filter(|(_, is_so)| *is_so).map(|(feat, _)| feat).collect()
     }
@@ -258,13 +264,14 @@ impl Seen<'_> {
         };
         let case = self.case;
         format!(
-            "{}, servers {:?}, disk {:?} (met {}), stopped after {:?}, slips met {:?}: {text}",
+            "{}, servers {:?}, proxy {:?}, disk {:?} (met {}), stopped after {:?}, slips met {:?}: {text}",
             self.made.name,
             case.plays.iter().map(case::Play::describe).collect::<Vec<_>>(),
+            case.detour,
             case.faults,
             self.disk.met(),
             case.cancel,
-            self.slips
+            self.slips.iter().map(|(name, _)| name).collect::<Vec<_>>()
         )
     }
 }

@@ -1,10 +1,11 @@
-//! One case of the chaos: which image, which servers with which slips, which disk with which faults. All from a seed.
+//! One case of the chaos: which image, which servers and proxy with which slips, which disk with which faults. All from a seed.
 
+use super::super::proxy::{Proxy, Told};
 use super::super::secure::{Authority, Front};
 use super::super::server::{Answer, Server};
 use super::super::*;
 use super::images::{DISK, Made};
-use super::slips::Slip;
+use super::slips::{PROXY_SLIPS, ProxySlip, Slip};
 use crate::platform::fake::block::{Discard, Fault};
 
 /// How one server behaves.
@@ -18,9 +19,21 @@ pub struct Play {
     pub secure: bool,
 }
 
+/// A proxy before all servers: how it treats its first connections (`None`: it carries them); all others are carried.
+pub type Detour = Vec<Option<ProxySlip>>;
+
+/// What of a case runs while the image is written.
+pub struct Running {
+    pub servers: Vec<Server>,
+    _fronts: Vec<Front>,
+    pub proxy: Option<Proxy>,
+    pub request: WriteRequest,
+}
+
 pub struct Case {
     pub image: usize,
     pub plays: Vec<Play>,
+    pub detour: Option<Detour>,
     pub faults: Vec<Fault>,
     discard: Option<Discard>,
     alignment: usize,
@@ -49,10 +62,15 @@ impl Case {
         // What a lying disk did to the middle is sure to show only where everything is read back.
         let needs_all = faults.iter().any(|fault| matches!(fault, Fault::Lost(_) | Fault::TornSilently(_)));
         let all = needs_all || rng.below(4) == 0;
+        let proxy_slip = |rng: &mut Rng| {
+            (rng.below(3) == 0).then(|| PROXY_SLIPS[rng.below(PROXY_SLIPS.len() as u64) as usize])
+        };
+        let detour = (rng.below(5) == 0).then(|| (0..rng.below(6)).map(|_| proxy_slip(&mut rng)).collect());
         let discards = [None, None, Some(Discard::Unsupported), Some(Discard::Keeps), Some(Discard::Zeros)];
         Case {
             image,
             plays,
+            detour,
             faults,
             discard: discards[rng.below(5) as usize],
             alignment: [512, 512, 4096][rng.below(3) as usize],
@@ -70,8 +88,8 @@ impl Case {
         self.faults.iter().fold(disk, |disk, fault| disk.with_fault(*fault))
     }
 
-    /// The servers of this case, and the request for the image at all of them.
-    pub fn stage(&self, made: &Made, authority: &Authority) -> (Vec<Server>, Vec<Front>, WriteRequest) {
+    /// Starts the servers of this case, and makes the request for the image at all of them.
+    pub fn start(&self, made: &Made, authority: &Authority) -> Running {
         let server = |play: &Play| Server::of(made.file.clone(), play.script.clone(), play.last.clone());
         let servers = self.plays.iter().map(server).collect::<Vec<_>>();
         let mut fronts = Vec::new();
@@ -85,10 +103,26 @@ impl Case {
                 false => server.url(),
             });
         }
+        let told = |slip: &Option<ProxySlip>| slip.map_or(Told::Carry, ProxySlip::told);
+        let proxy = self.detour.as_ref().map(|slips| Proxy::new(slips.iter().map(told), Told::Carry));
         let mut request = made.request(&urls[0]);
         request.image.urls = urls;
         request.verify = self.verify;
-        (servers, fronts, request)
+        let schemes = ["http", "https"].map(String::from).into_iter();
+        request.image.proxies.extend(proxy.iter().flat_map(|p| schemes.clone().map(|s| (s, p.url()))));
+        Running { servers, _fronts: fronts, proxy, request }
+    }
+
+    /// What was met of the slips: name, and the words of which an error may hold one.
+    pub fn met(&self, running: &Running) -> Vec<(String, Vec<&'static str>)> {
+        let servers = self.plays.iter().zip(&running.servers);
+        let slips = servers.flat_map(|(play, server)| play.met(server.seen().len()));
+        let carried = running.proxy.as_ref().map_or(0, |proxy| proxy.lines().len());
+        let detours = self.detour.iter().flat_map(|slips| slips.iter().take(carried).flatten());
+        slips
+            .map(|slip| (format!("server: {slip:?}"), slip.words()))
+            .chain(detours.map(|slip| (format!("proxy: {slip:?}"), slip.words())))
+            .collect()
     }
 }
 
@@ -122,7 +156,7 @@ impl Play {
     }
 
     /// The slips that were met when so many requests had been answered.
-    pub fn met(&self, answered: usize) -> impl Iterator<Item = Slip> {
+    fn met(&self, answered: usize) -> impl Iterator<Item = Slip> {
         let last = self.then.filter(|_| answered > self.slips.len());
         self.slips.iter().take(answered).flatten().copied().chain(last)
     }

@@ -1,9 +1,13 @@
-//! Everything that a server of the chaos may do wrong, with the words of which one must stand in an error that it causes.
+//! Everything that a server or a proxy of the chaos may do wrong, with the words of which one must stand in an error that it causes.
 
+use super::super::proxy::Told;
 use super::super::server::{Answer, End};
 use super::super::*;
 use super::images::Made;
 use std::sync::LazyLock;
+
+const CUT: &[&str] = &["reset", "ended after", "closed", "Broken pipe"];
+const HEAD: &[&str] = &["no HTTP", "head of the answer", "cut short"];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Slip {
@@ -153,8 +157,6 @@ impl Slip {
 
     /// What an error may say that comes of this; one of them must stand in it.
     pub fn words(self) -> Vec<&'static str> {
-        const CUT: &[&str] = &["reset", "ended after", "closed", "Broken pipe"];
-        const HEAD: &[&str] = &["no HTTP", "head of the answer", "cut short"];
         // Other bytes than those of the image show where they are first looked at.
         const BYTES: &[&str] = &[
             "digest is",
@@ -188,5 +190,42 @@ impl Slip {
             ShorterFile => &[CUT, CHANGED, BYTES, &["is empty"]],
         };
         several.concat()
+    }
+}
+
+/// What a proxy may do instead of carrying a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ProxySlip {
+    Refuses,
+    IsBusy,
+    TalksNonsense,
+    HangsUp,
+    SaysNothing,
+}
+pub const PROXY_SLIPS: [ProxySlip; 5] = {
+    use ProxySlip::*;
+    [Refuses, IsBusy, TalksNonsense, HangsUp, SaysNothing]
+};
+
+impl ProxySlip {
+    pub fn told(self) -> Told {
+        match self {
+            ProxySlip::Refuses => Told::Say("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"),
+            ProxySlip::IsBusy => Told::Say("HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"),
+            ProxySlip::TalksNonsense => Told::Say("SOCKS, if you please\r\n\r\n"),
+            ProxySlip::HangsUp => Told::Say(""),
+            ProxySlip::SaysNothing => Told::Mute,
+        }
+    }
+
+    /// As [`Slip::words`].
+    pub fn words(self) -> Vec<&'static str> {
+        match self {
+            ProxySlip::Refuses => vec!["the proxy refused a tunnel", "answered 403"],
+            ProxySlip::IsBusy => vec!["the proxy refused a tunnel", "answered 503"],
+            ProxySlip::TalksNonsense => HEAD.to_vec(),
+            ProxySlip::HangsUp => CUT.to_vec(),
+            ProxySlip::SaysNothing => vec!["no byte for"],
+        }
     }
 }
