@@ -198,6 +198,8 @@ impl Seen<'_> {
         check(content == self.made.right, "it is said to be complete, but it is not right")?;
         let length = self.made.file.len() as u64;
         check(report.received.0 == length, "the report says that another number of bytes was received")?;
+        let may_hide = self.disk.met() == 0 || self.case.faults.iter().any(|fault| case::is_quiet(*fault));
+        check(may_hide, "it is said to be complete, but a call to the disk failed")?;
         Ok(End::Complete)
     }
 

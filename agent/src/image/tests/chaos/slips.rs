@@ -174,7 +174,8 @@ impl Slip {
             Stall | Mute => &[&["no byte for"]],
             Trickle => &[&["bytes a second"]],
             FlippedBit => &[BYTES],
-            LyingStart | LyingTotal => {
+            LyingStart => &[&["another range than was asked for"]],
+            LyingTotal => {
                 &[&["another range than was asked for", "no usable Content-Range"], CHANGED, CUT, BYTES]
             }
             LongerLength | ShorterLength | Chunked | BytesBehind => &[CUT, LENGTH, CHANGED, HEAD, BYTES],
