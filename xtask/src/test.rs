@@ -1,6 +1,7 @@
 //! `cargo xtask test`: everything, the tests with the built programs and with machines included. `.ci/run` is this.
 
 use crate::check::{Runner, cargo, without_machines};
+use crate::fuzz;
 use crate::ramdisk::report;
 use anyhow::{Context, Result};
 use ferric_initramfs::{Manifest, Profile, build};
@@ -21,6 +22,7 @@ pub fn run(filter: &str) -> Result<ExitCode> {
     let mut runner = Runner::default();
     if filter.is_empty() {
         without_machines(&mut runner);
+        runner.part("fuzz: every parser, briefly", fuzz::briefly);
     }
     runner.part("build: programs, static", || artifacts::programs().map(drop));
     for test in IMAGE_TESTS {
