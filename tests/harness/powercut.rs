@@ -6,7 +6,7 @@
 
 use ferric_common::formats::gpt::{Gpt, crc32};
 use ferric_common::units::SectorSize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Bytes at each end in which tables stand.
 const TABLE: usize = 64 << 10;
@@ -156,7 +156,7 @@ pub fn judge(old: &[u8], log: &[Entry<'_>], rule: Rule<'_>) -> Result<Judged, St
                 false => return Err(format!("entry {position} is written before both ends are blank")),
             }
         }
-        for subset in subsets(open.len(), position, rule.samples) {
+        for subset in subsets(&open, position, rule.samples) {
             judged.states += 1;
             let boots = disk.judge(&open, subset);
             let boots = boots
@@ -167,16 +167,41 @@ pub fn judge(old: &[u8], log: &[Entry<'_>], rule: Rule<'_>) -> Result<Judged, St
     Ok(judged)
 }
 
-/// The subsets of so many open writes that are judged: all of few, some of many; and torn ones.
-fn subsets(open: usize, position: usize, samples: u64) -> Vec<Subset> {
+/// The subsets of the open writes that are judged: all of few, some of many; and torn ones. None twice.
+fn subsets(open: &[Entry<'_>], position: usize, samples: u64) -> Vec<Subset> {
     let seed = |n: u64| mixed(n << 32 | position as u64);
-    let whole = match open {
+    let mut whole = match open.len() {
         0 => return vec![Subset::Whole(0)],
-        1..=FEW => (0..1 << open).map(Subset::Whole).collect::<Vec<_>>(),
+        count @ 1..=FEW => (0..1 << count).collect::<Vec<u64>>(),
         // None, all, and any.
-        _ => [0, u64::MAX].into_iter().chain((0..samples).map(seed)).map(Subset::Whole).collect(),
+        count => {
+            [0, u64::MAX].into_iter().chain((0..samples).map(seed)).map(|bits| bits & mask(count)).collect()
+        }
     };
-    whole.into_iter().chain((samples..2 * samples).map(|n| Subset::Torn(seed(n)))).collect()
+    whole.sort_unstable();
+    whole.dedup();
+    let sectors = open.iter().map(|write| write.range().len().div_ceil(SECTOR)).sum::<usize>();
+    let torn = (samples..2 * samples).map(|n| Subset::Torn(seed(n)));
+    let all = whole.into_iter().map(Subset::Whole).chain(torn);
+    // Of more sectors than these no two samples are alike.
+    if sectors > 64 {
+        return all.collect();
+    }
+    let mut seen = BTreeSet::new();
+    all.filter(|subset| seen.insert(landed(open, *subset))).collect()
+}
+
+/// The lowest bits, so many as there are writes; all, where writes are told apart by a seed.
+fn mask(writes: usize) -> u64 {
+    1_u64.checked_shl(u32::try_from(writes).unwrap_or(u32::MAX)).map_or(u64::MAX, |bit| bit - 1)
+}
+
+/// A bit for each sector of at most 64: whether it is there.
+fn landed(open: &[Entry<'_>], subset: Subset) -> u64 {
+    let sectors = open.iter().enumerate().flat_map(|(nth, write)| {
+        (0..write.range().len().div_ceil(SECTOR)).map(move |sector| subset.lands(nth, sector))
+    });
+    sectors.fold(0, |bits, lands| bits << 1 | u64::from(lands))
 }
 
 /// What is surely on the disk, and how it differs from what it should become.
@@ -358,10 +383,21 @@ mod tests {
         ];
         let judged = run(&log, true).unwrap();
         assert_eq!((judged.entries, judged.flushes), (8, 4));
-        // The last write alone makes it boot: whole, torn or not at all of one sector; and for good when it is flushed.
-        assert!(judged.bootable > 2 && judged.states > 30, "{judged:?}");
+        // The last write alone makes it boot, as it is one sector; and for good when it is flushed.
+        assert!(judged.bootable == 2 && judged.states > 20, "{judged:?}");
         assert_eq!(run(&log[..6], false).unwrap().bootable, 0);
         assert!(run(&log, false).unwrap_err().contains("boots what was refused"));
+    }
+
+    #[test]
+    fn no_state_is_counted_twice() {
+        // One sector is there or not, two of them make four states, whatever the samples.
+        for (log, states) in [(&[put(0, &ONES[..512])][..], 2), (&[put(0, &ONES[..1024])], 4)] {
+            assert_eq!(subsets(log, 7, 100).len(), states);
+        }
+        assert_eq!(subsets(&[put(0, &ONES), put(4096, &ONES)], 7, 100).len(), 104);
+        assert_eq!(mask(3), 7);
+        assert_eq!((mask(64), mask(65)), (u64::MAX, u64::MAX));
     }
 
     #[test]
