@@ -3,6 +3,10 @@
 //! Every answer has a cap and a deadline; redirects are counted, never lead from https to http, and carry credentials
 //! only to the host they were given for. Image bodies are streamed by [`crate::image`], not here.
 
+mod shown;
+
+pub use shown::printable;
+
 use bytes::Bytes;
 use ferric_common::limits;
 use http::header::{HeaderName, HeaderValue};
@@ -77,17 +81,6 @@ impl FetchError {
     pub fn is_transient(&self) -> bool {
         !matches!(self, Self::Address(_) | Self::TooLong { .. } | Self::Redirect { .. })
     }
-}
-
-/// An address that is safe to print: no user, query or fragment.
-pub fn printable(url: &Url) -> String {
-    let mut url = url.clone();
-    // These fail only for addresses without a host, which have no user either.
-    let _ = url.set_username("");
-    let _ = url.set_password(None);
-    url.set_query(None);
-    url.set_fragment(None);
-    url.to_string()
 }
 
 /// Asks once, follows nothing.

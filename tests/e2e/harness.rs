@@ -42,7 +42,7 @@ fn the_probe_boots_on_every_firmware_and_bus() -> Result<()> {
         let disk = folder.join("disk");
         fs::copy(&probe.raw.path, &disk)?;
         let mut spec = spec("probe", &folder, firmware);
-        spec.disks.push(Disk { path: disk, serial: "PROBE1".into(), bus, rank: 0 });
+        spec.disks.push(Disk { path: disk, serial: "PROBE1".into(), bus, rank: 0, logged: false });
         let machine = Machine::new(spec)?;
         machine.power_on()?;
         machine.wait_for_console(images::PROBE_SAYS, 0, Duration::from_secs(90))?;

@@ -13,6 +13,8 @@ pub type Package = (&'static str, &'static str);
 /// What the tests and the demonstration need.
 const NEEDED: &[Package] = &[
     ("musl-tools", "/usr/bin/musl-gcc"),
+    // libFuzzer is C++
+    ("g++", "/usr/bin/g++"),
     ("qemu-system-x86", "/usr/bin/qemu-system-x86_64"),
     ("qemu-utils", "/usr/bin/qemu-img"),
     ("xz-utils", "/usr/bin/xz"),

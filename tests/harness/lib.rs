@@ -19,6 +19,7 @@ pub mod machine;
 pub mod mutants;
 pub mod netns;
 pub mod operator;
+pub mod powercut;
 pub mod process;
 pub mod qemu;
 pub mod scene;
@@ -27,6 +28,7 @@ pub mod stock;
 pub mod timeserver;
 pub mod wait;
 pub mod write;
+pub mod writelog;
 
 pub use machine::{Firmware, Machine};
 pub use netns::Netns;

@@ -41,6 +41,38 @@ pub struct Disk {
     pub bus: Bus,
     /// Place in the firmware's order of disks, from 0. A BIOS tries the first only.
     pub rank: u32,
+    /// Whether all that is written is logged beside the disk, from each power-on in a file of its own.
+    pub logged: bool,
+}
+
+impl Disk {
+    /// The logs of all power-ons so far, in their order.
+    pub fn logs(&self) -> Vec<PathBuf> {
+        (1..).map(|boot| self.log(boot)).take_while(|path| path.exists()).collect()
+    }
+
+    fn log(&self, boot: u32) -> PathBuf {
+        let mut path = self.path.clone().into_os_string();
+        path.push(format!(".log{boot}"));
+        path.into()
+    }
+
+    /// Words for `-blockdev`: the disk, with its flushes ending in the log, where they are looked at.
+    fn nodes(&self, number: usize) -> Result<Vec<String>> {
+        let log = self.log(u32::try_from(self.logs().len())? + 1);
+        fs::File::create(&log).with_context(|| format!("making {}", log.display()))?;
+        let (disk, log) = (self.path.display(), log.display());
+        let file = "cache.no-flush=on,discard=unmap,driver=file";
+        Ok(vec![
+            format!("node-name=file{number},filename={disk},{file}"),
+            format!("node-name=log{number},filename={log},{file}"),
+            format!("node-name=raw{number},driver=raw,file=file{number},discard=unmap"),
+            format!(
+                "node-name=disk{number},driver=blklogwrites,file=raw{number},log=log{number},log-sector-size=512,\
+                 log-super-update-interval=1,discard=unmap"
+            ),
+        ])
+    }
 }
 
 /// Kernel and ramdisk given to QEMU directly, without firmware's network boot.
@@ -118,19 +150,22 @@ impl Spec {
         }
         for (number, disk) in self.disks.iter().enumerate() {
             let (path, serial) = (disk.path.display(), &disk.serial);
-            add(
-                "-drive",
-                format!(
-                    "if=none,id=disk{number},file={path},format=raw,cache=unsafe,discard=unmap,detect-zeroes=unmap"
-                ),
-            );
+            let cache = if disk.logged {
+                disk.nodes(number)?.into_iter().for_each(|node| add("-blockdev", node));
+                ",write-cache=on"
+            } else {
+                let options = "format=raw,cache=unsafe,discard=unmap,detect-zeroes=unmap";
+                add("-drive", format!("if=none,id=disk{number},file={path},{options}"));
+                ""
+            };
             let device = match disk.bus {
-                Bus::Virtio => "virtio-blk-pci",
-                Bus::Sata => "ide-hd",
-                Bus::Nvme => "nvme",
+                Bus::Virtio => "virtio-blk-pci".to_owned(),
+                // Each port of the controller takes one disk.
+                Bus::Sata => format!("ide-hd,bus=ide.{number}"),
+                Bus::Nvme => "nvme".to_owned(),
             };
             let index = disk_index + disk.rank;
-            add("-device", format!("{device},drive=disk{number},serial={serial},bootindex={index}"));
+            add("-device", format!("{device},drive=disk{number},serial={serial},bootindex={index}{cache}"));
         }
         if self.firmware == Firmware::Uefi {
             let variables = self.folder.join(format!("{}.vars", self.name));

@@ -38,6 +38,10 @@ pub struct Script {
     pub bus: Bus,
     /// Kernel and ramdisk given to the machine directly.
     pub direct: Option<DirectBoot>,
+    /// Size of the disk that is deployed to.
+    pub root_bytes: u64,
+    /// Whether all writes to it are logged.
+    pub logged: bool,
     /// What the machine's battery clock says at power-on.
     pub clock: Option<String>,
     /// Further lines and tables of the controller's configuration.
@@ -54,6 +58,8 @@ impl Script {
             processors: 2,
             bus: Bus::Virtio,
             direct: None,
+            root_bytes: ROOT_BYTES,
+            logged: false,
             clock: None,
             top: String::new(),
             tables: String::new(),
@@ -83,7 +89,8 @@ impl Scene {
         let disk = |name: &str, serial: &str, bytes: u64, rank: u32| -> Result<Disk> {
             let path = folder.join(name);
             blank_disk(&path, bytes)?;
-            Ok(Disk { path, serial: serial.to_owned(), bus: script.bus, rank })
+            let logged = script.logged && serial == ROOT_SERIAL;
+            Ok(Disk { path, serial: serial.to_owned(), bus: script.bus, rank, logged })
         };
         let machine = Machine::new(Spec {
             name: "machine".to_owned(),
@@ -94,7 +101,7 @@ impl Scene {
             tap: Some("tap0".to_owned()),
             disks: vec![
                 disk("small", OTHER_SERIAL, OTHER_BYTES, 1)?,
-                disk("big", ROOT_SERIAL, ROOT_BYTES, 0)?,
+                disk("big", ROOT_SERIAL, script.root_bytes, 0)?,
             ],
             direct: script.direct.clone(),
             clock: script.clock.clone(),
@@ -202,6 +209,12 @@ impl Scene {
 
     pub fn root_disk(&self) -> PathBuf {
         self.folder.join("big")
+    }
+
+    /// The logs of what was written to the root disk, one of each power-on.
+    pub fn write_logs(&self) -> Vec<PathBuf> {
+        let disk = self.machine.spec().disks.iter().find(|disk| disk.serial == ROOT_SERIAL);
+        disk.map(Disk::logs).unwrap_or_default()
     }
 
     pub fn other_disk(&self) -> PathBuf {

@@ -3,6 +3,7 @@
 //! - `ramdisk [--profile server|vm] [--out DIR] [--firmware]` builds the static agent and the ramdisk.
 //! - `demo [--bios|--uefi] [--keep] [--yes]` takes a blank virtual machine to an installed Debian.
 //! - `bench image` measures our image writer against others, `bench parts` what it is made of.
+//! - `fuzz [TARGET] [--seconds N]` runs the parsers under libFuzzer.
 //! - `mutants [--count N] [--seed S]` holds the image writer against qemu-img on mutated images.
 //! - `test [FILTER]` runs everything, machines included; `check` the part that needs no machine.
 
@@ -10,6 +11,7 @@ mod bench;
 mod check;
 mod demo;
 mod essence;
+mod fuzz;
 mod mutants;
 mod ramdisk;
 mod test;
@@ -30,6 +32,10 @@ const USAGE: &str = "usage: cargo xtask COMMAND
           our image writer and what others use, in turns on one disk in memory, beside what the machine allows
   bench parts [--json FILE] [--yes]
           hash, decompression, network and disk of this machine, one by one
+  fuzz [TARGET] [--seconds N] [--minimise]
+          every parser of bytes from elsewhere under libFuzzer, or one, for N seconds each (default 60); new inputs go to
+          target/fuzz/corpus, those at fault to target/fuzz/faults; --minimise puts a few small ones that reach
+          more than those made by hand into common/fuzz/corpus
   mutants [--count N] [--seed S]
           N mutated qcow2 images (default 100000) from number S on: what our writer calls complete must be what
           qemu-img reads; those at fault are kept in target/runs/mutants";
@@ -53,6 +59,7 @@ fn dispatch(words: &[&str]) -> Result<ExitCode> {
         ["test"] => test::run(""),
         ["test", filter] => test::run(filter),
         ["check"] => check::run(),
+        ["fuzz", rest @ ..] => fuzz::run(rest).map(|()| ExitCode::SUCCESS),
         ["mutants", rest @ ..] => mutants::run(rest).map(|()| ExitCode::SUCCESS),
         ["bench", rest @ ..] => bench::run(rest).map(|()| ExitCode::SUCCESS),
         [] | ["help" | "--help" | "-h"] => {

@@ -1,6 +1,7 @@
 //! `cargo xtask test`: everything, the tests with the built programs and with machines included. `.ci/run` is this.
 
 use crate::check::{Runner, cargo, without_machines};
+use crate::fuzz;
 use crate::ramdisk::report;
 use anyhow::{Context, Result};
 use ferric_initramfs::{Manifest, Profile, build};
@@ -10,7 +11,8 @@ use ferric_tests::{debian, host, images};
 use std::process::ExitCode;
 
 /// Files of `tests/e2e` in the order they run: the quick and basic ones first.
-pub const MACHINE_TESTS: &[&str] = &["e2e_harness", "e2e_ramdisk", "e2e_deploy", "e2e_kill", "e2e_bad_input"];
+pub const MACHINE_TESTS: &[&str] =
+    &["e2e_harness", "e2e_ramdisk", "e2e_deploy", "e2e_kill", "e2e_bad_input", "e2e_power_cut"];
 
 /// Files of `tests/images`: images and the built agent, no machine.
 pub const IMAGE_TESTS: &[&str] = &["images_corpus", "images_hostile", "images_mutants"];
@@ -20,6 +22,7 @@ pub fn run(filter: &str) -> Result<ExitCode> {
     let mut runner = Runner::default();
     if filter.is_empty() {
         without_machines(&mut runner);
+        runner.part("fuzz: every parser, briefly", fuzz::briefly);
     }
     runner.part("build: programs, static", || artifacts::programs().map(drop));
     for test in IMAGE_TESTS {

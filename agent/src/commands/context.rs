@@ -1,7 +1,8 @@
 //! What commands work with: the machine, the rules of this deployment, the node as last seen, and what was written.
 
+use crate::commands::Rules;
 use crate::commands::rooms::ImageWriter;
-use crate::image::{CancelFlag, ProgressCell, Verify};
+use crate::image::{CancelFlag, ProgressCell};
 use crate::platform::machine::Machine;
 use crate::state::Written;
 use ferric_common::events::Progress;
@@ -29,21 +30,6 @@ impl NodeView {
             driver_internal_info: part("driver_internal_info"),
         }
     }
-}
-
-/// What the configuration and the lookup answer allow.
-#[derive(Clone, Debug, Default)]
-pub struct Rules {
-    pub md5: bool,
-    /// Lower case; empty: no restriction.
-    pub permitted_formats: Vec<String>,
-    pub image_user: Option<String>,
-    pub image_password: Option<String>,
-    pub ignore_bootloader_failure: bool,
-    pub verify: Verify,
-    /// How long after the agent's start a missing root disk is waited for, and the pause between looks.
-    pub disk_wait: Duration,
-    pub disk_pause: Duration,
 }
 
 /// Keeps what was written (or that nothing is) where a crash does not reach it.

@@ -5,6 +5,7 @@
 //! Names, parameters, kinds and error classes are ironic-python-agent's.
 
 pub mod checksum;
+pub mod checksum_file;
 pub mod clean;
 pub mod configdrive;
 pub mod context;
@@ -14,11 +15,13 @@ pub mod image;
 pub mod image_info;
 pub mod log;
 pub mod rooms;
+mod rules;
 pub mod standby;
 pub mod steps;
 
-pub use context::{Context, Job, NodeView, Rules};
+pub use context::{Context, Job, NodeView};
 pub use failure::{Class, Failure};
+pub use rules::Rules;
 
 use serde_json::{Map, Value};
 

@@ -35,11 +35,13 @@ mod target;
 #[cfg(test)]
 mod tests;
 mod unpack;
+mod verify;
 
 pub use error::ImageError;
 pub use ferric_common::images::{ImageFormat, Packing};
 pub use progress::{CancelFlag, ProgressCell};
 pub use report::{Limit, WriteReport};
+pub use verify::Verify;
 
 use crate::disk::layout::LayoutError;
 use crate::platform::block::BlockDevice;
@@ -50,28 +52,6 @@ use source::{Source, Timeouts};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// How much of the disk is read back and compared before it may boot.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Verify {
-    /// Both ends, tables, and up to 128 samples of what was written or zeroed.
-    #[default]
-    Sample,
-    /// Every byte of the image, zeros included.
-    All,
-}
-
-impl std::str::FromStr for Verify {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Verify, String> {
-        match text {
-            "sample" => Ok(Verify::Sample),
-            "all" => Ok(Verify::All),
-            other => Err(format!("'{other}' is not known; use sample or all")),
-        }
-    }
-}
 
 /// Where an image is and what it must be.
 #[derive(Clone, Debug)]

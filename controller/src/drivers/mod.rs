@@ -3,49 +3,13 @@
 pub mod fake;
 pub mod ipmi;
 pub mod registry;
+mod values;
+
+pub use values::{BootDevice, BootMode, Persistence, PowerAction, PowerState};
 
 use async_trait::async_trait;
 use serde_json::{Map, Value};
 use std::time::Duration;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PowerState {
-    On,
-    Off,
-}
-
-/// A power request as the BMC takes it. Each is safe to repeat.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PowerAction {
-    On,
-    Off,
-    Cycle,
-    /// Starts the machine anew without taking its power away.
-    Reset,
-    /// Asks the operating system to power the machine off.
-    SoftOff,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BootDevice {
-    Pxe,
-    Disk,
-    Cdrom,
-    Bios,
-    Safe,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Persistence {
-    Once,
-    Always,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BootMode {
-    Bios,
-    Uefi,
-}
 
 /// Which stage of talking to a BMC failed, in words for the operator. Secrets never appear.
 #[derive(Debug, Clone, thiserror::Error)]

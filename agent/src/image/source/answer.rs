@@ -1,10 +1,11 @@
-//! What an image server answered: pure readings of URLs and headers.
+//! What an image server's answer is worth, and where its redirects lead. Pure.
 
+use super::head::{Head, content_range};
 use super::http::Failure;
-use super::wire::{self, Head};
+use super::wire;
 use crate::image::ImageError;
 use ferric_common::limits;
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderMap};
 use std::ops::Range;
 use url::Url;
 
@@ -46,10 +47,6 @@ pub fn judge(
         }
     }
 }
-
-/// What tells two versions of a file apart.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Validator(pub HeaderValue);
 
 /// An answer that can be used.
 pub enum Answer {
@@ -106,22 +103,4 @@ pub fn host_header(url: &Url) -> String {
         Some(port) => format!("{}:{port}", url.host_str().unwrap_or_default()),
         None => url.host_str().unwrap_or_default().to_string(),
     }
-}
-
-pub fn validator(headers: &HeaderMap) -> Option<Validator> {
-    let strong = headers.get(header::ETAG).filter(|v| !v.as_bytes().starts_with(b"W/"));
-    strong.or_else(|| headers.get(header::LAST_MODIFIED)).cloned().map(Validator)
-}
-
-pub fn content_length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
-}
-
-/// `bytes START-END/TOTAL` → (START, TOTAL).
-pub fn content_range(headers: &HeaderMap) -> Option<(u64, u64)> {
-    let text = headers.get(header::CONTENT_RANGE)?.to_str().ok()?.trim().strip_prefix("bytes ")?;
-    let (range, total) = text.split_once('/')?;
-    let (start, end) = range.split_once('-')?;
-    let (start, end, total): (u64, u64, u64) = (start.parse().ok()?, end.parse().ok()?, total.parse().ok()?);
-    (start <= end && end < total).then_some((start, total))
 }

@@ -3,8 +3,9 @@
 //! A transfer is taken up again with `Range` and `If-Range`; a file that changed meanwhile is never glued. The digest of
 //! the whole covers every seam in any case.
 
-use super::answer::{self, Answer, Validator};
-use super::wire::{self, Broken, Connection, Head};
+use super::answer::{self, Answer};
+use super::head::{self, Head, Validator};
+use super::wire::{self, Broken, Connection};
 use super::{START, Timeouts};
 use crate::image::{CancelFlag, ImageError, ImageRequest};
 use ferric_common::limits;
@@ -166,7 +167,7 @@ impl HttpSource {
         let (found, mut connection) = self.request(Some(0..START as u64), true)?;
         match found {
             Answer::Partial(head) => {
-                let (_, total) = answer::content_range(&head.headers).ok_or_else(|| {
+                let (_, total) = head::content_range(&head.headers).ok_or_else(|| {
                     Failure::Transient("the answer to a range request has no usable Content-Range".into())
                 })?;
                 self.length = Some(total);
@@ -174,7 +175,7 @@ impl HttpSource {
                 self.ranges = true;
             }
             Answer::Whole(head) => {
-                self.length = answer::content_length(&head.headers);
+                self.length = head::content_length(&head.headers);
                 self.ranges = false;
                 let want = self.length.unwrap_or(START as u64).min(START as u64) as usize;
                 self.start = self.gather(&mut connection, want)?;
@@ -298,7 +299,7 @@ impl HttpSource {
         self.skip = 0;
         let (found, connection) = self.request(range, false)?;
         if let Answer::Whole(head) = found {
-            if let (Some(before), Some(now)) = (self.length, answer::content_length(&head.headers))
+            if let (Some(before), Some(now)) = (self.length, head::content_length(&head.headers))
                 && before != now
             {
                 return Err(self.changed(&format!("its length is now {now}, it was {before}")).into());
@@ -449,7 +450,7 @@ impl HttpSource {
         if head.status.is_success()
             && let Some(place) = self.places.get_mut(self.current)
         {
-            let now = answer::validator(&head.headers);
+            let now = head::validator(&head.headers);
             match &place.validator {
                 None => place.validator = now,
                 Some(before) if now.as_ref() != Some(before) => {

@@ -1,6 +1,7 @@
 //! Where image bytes come from: a file, or HTTP(S) with ranges, resume and fail-over. Blocking; runs on the reader thread.
 
 mod answer;
+mod head;
 mod http;
 mod wire;
 

@@ -1,14 +1,15 @@
 //! One HTTP/1.1 connection to an image server, straight or through a proxy, in plain blocking calls.
 //!
 //! Body bytes go from the socket into the caller's aligned buffer without a stop on the way: an asynchronous client would
-//! hand out small pieces that have to be copied together again. Heads are parsed by `httparse`. Follows RFC 9112 (message
-//! framing, chunked coding).
+//! hand out small pieces that have to be copied together again. Follows RFC 9112 (message framing,
+//! chunked coding).
 
 use super::Timeouts;
+use super::head::{self, Framing, Head};
 use crate::image::CancelFlag;
 use ferric_common::limits;
 use http::StatusCode;
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header;
 use rustls::{ClientConnection, StreamOwned};
 use rustls_pki_types::ServerName;
 use std::io::{self, Read, Write};
@@ -63,27 +64,6 @@ impl Write for Stream {
             Stream::Secure(stream) => stream.flush(),
         }
     }
-}
-
-/// The head of an answer.
-#[derive(Debug)]
-pub struct Head {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-}
-
-/// How much of a body is still to come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Framing {
-    Length(u64),
-    /// In a chunk of which so many bytes are left.
-    Chunk(u64),
-    /// Between two chunks; whether the end of the last one's data is to be read first.
-    NextChunk {
-        after_data: bool,
-    },
-    UntilClose,
-    Done,
 }
 
 /// Why a read ended without a byte.
@@ -244,11 +224,11 @@ impl Connection {
                 return Err(Broken::Other(words.into()));
             }
         };
-        let parsed = parse(self.ahead.get(..end).unwrap_or_default());
+        let parsed = head::parse(self.ahead.get(..end).unwrap_or_default());
         self.ahead_at = end;
         let (head, version) = parsed.map_err(Broken::Other)?;
-        self.framing = framing(&head).map_err(Broken::Other)?;
-        let close = tokens(&head.headers, header::CONNECTION, "close");
+        self.framing = head::framing(&head).map_err(Broken::Other)?;
+        let close = head::tokens(&head.headers, header::CONNECTION, "close");
         self.keep_alive = version == 1 && !close && self.framing != Framing::UntilClose;
         Ok(head)
     }
@@ -350,12 +330,7 @@ impl Connection {
             return Err(unusable());
         }
         let line = self.line()?;
-        let digits = line.split(|b| *b == b';').next().unwrap_or_default().trim_ascii();
-        let digits = std::str::from_utf8(digits).map_err(|_| unusable())?;
-        if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Err(unusable());
-        }
-        let size = u64::from_str_radix(digits, 16).map_err(|_| unusable())?;
+        let size = head::chunk_size(&line).ok_or_else(unusable)?;
         if size > 0 {
             self.framing = Framing::Chunk(size);
             return Ok(());
@@ -416,93 +391,4 @@ fn connect(url: &Url, timeouts: &Timeouts) -> Result<TcpStream, Broken> {
         }
     }
     Err(last)
-}
-
-/// The head and its minor version. Pure.
-fn parse(bytes: &[u8]) -> Result<(Head, u8), String> {
-    let mut fields = [httparse::EMPTY_HEADER; limits::HEADERS_COUNT];
-    let mut answer = httparse::Response::new(&mut fields);
-    match answer.parse(bytes) {
-        Ok(httparse::Status::Complete(_)) => {}
-        Ok(httparse::Status::Partial) => return Err("the head of the answer is cut short".into()),
-        Err(e) => return Err(format!("the answer is no HTTP ({e})")),
-    }
-    let mut headers = HeaderMap::new();
-    for field in answer.headers.iter() {
-        let name = HeaderName::from_bytes(field.name.as_bytes());
-        let value = HeaderValue::from_bytes(field.value);
-        let (Ok(name), Ok(value)) = (name, value) else {
-            return Err(format!("the answer's header '{}' is not usable", field.name));
-        };
-        headers.append(name, value);
-    }
-    let status = answer.code.and_then(|code| StatusCode::from_u16(code).ok());
-    let status = status.ok_or("the answer's status is no number from 100 to 999")?;
-    Ok((Head { status, headers }, answer.version.unwrap_or(0)))
-}
-
-fn tokens(headers: &HeaderMap, name: HeaderName, wanted: &str) -> bool {
-    let values = headers.get_all(name);
-    let mut words = values.iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(','));
-    words.any(|word| word.trim().eq_ignore_ascii_case(wanted))
-}
-
-/// How the body is delimited (RFC 9112, 6.3). What is said twice, or both ways, is refused: two readers would not agree.
-fn framing(head: &Head) -> Result<Framing, String> {
-    if head.status.is_informational() || matches!(head.status.as_u16(), 204 | 304) {
-        return Ok(Framing::Done);
-    }
-    let lengths = head.headers.get_all(header::CONTENT_LENGTH).iter().collect::<Vec<_>>();
-    let coded = head.headers.contains_key(header::TRANSFER_ENCODING);
-    match (lengths.as_slice(), coded) {
-        ([], false) => Ok(Framing::UntilClose),
-        ([], true) if tokens(&head.headers, header::TRANSFER_ENCODING, "chunked") => {
-            Ok(Framing::NextChunk { after_data: false })
-        }
-        ([length], false) => {
-            let digits =
-                length.to_str().ok().map(str::trim).filter(|t| t.bytes().all(|b| b.is_ascii_digit()));
-            let length = digits.and_then(|digits| digits.parse().ok());
-            length.map(Framing::Length).ok_or_else(|| "the answer's Content-Length is no number".to_string())
-        }
-        (_, true) => Err("the answer's Transfer-Encoding is not usable".into()),
-        (_, false) => Err("the answer has several Content-Lengths".into()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn head(text: &str) -> Result<Framing, String> {
-        parse(text.as_bytes()).and_then(|(head, _)| framing(&head))
-    }
-
-    #[test]
-    fn a_body_is_delimited_in_one_way_only() {
-        assert_eq!(head("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"), Ok(Framing::Length(5)));
-        let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, Chunked\r\n\r\n";
-        assert_eq!(head(chunked), Ok(Framing::NextChunk { after_data: false }));
-        assert_eq!(head("HTTP/1.0 200 OK\r\n\r\n"), Ok(Framing::UntilClose));
-        assert_eq!(head("HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n"), Ok(Framing::Done));
-        for bad in [
-            "Content-Length: 5\r\nContent-Length: 5",
-            "Content-Length: 5\r\nTransfer-Encoding: chunked",
-            "Content-Length: +5",
-            "Content-Length: -5",
-            "Content-Length: 99999999999999999999999",
-            "Transfer-Encoding: gzip",
-        ] {
-            assert!(head(&format!("HTTP/1.1 200 OK\r\n{bad}\r\n\r\n")).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_head_that_is_none_is_refused() {
-        for bad in ["\0\0\0\0\r\n\r\n", "HTTP/1.1 xx\r\n\r\n", "HTTP/1.1 200 OK\r\nno colon\r\n\r\n"] {
-            assert!(head(bad).is_err(), "{bad:?}");
-        }
-        let many = "A: b\r\n".repeat(limits::HEADERS_COUNT + 1);
-        assert!(head(&format!("HTTP/1.1 200 OK\r\n{many}\r\n")).is_err());
-    }
 }

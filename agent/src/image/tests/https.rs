@@ -1,10 +1,9 @@
 //! Images over TLS and through proxies: whom the reader believes, and what it tells to whom.
 
+use super::proxy::{Proxy, Told};
 use super::secure::{Authority, Front};
 use super::server::{Answer, End, Server};
 use super::*;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
 
 const SIZE: usize = 6 << 20;
 
@@ -101,55 +100,27 @@ fn a_proxy_learns_the_address_but_no_password() {
     }
 }
 
-/// A proxy that opens a tunnel, or says why not: the first line that it was sent, once for each connection.
-fn tunnel(to: SocketAddr, answer: &'static str) -> (String, Arc<Mutex<Vec<String>>>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let (url, lines) =
-        (format!("http://{}", listener.local_addr().unwrap()), Arc::new(Mutex::new(Vec::new())));
-    let seen = lines.clone();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let (Ok(mut stream), seen) = (stream, seen.clone()) else { return };
-            std::thread::spawn(move || -> Option<()> {
-                let mut head = Vec::new();
-                while !head.ends_with(b"\r\n\r\n") {
-                    let mut byte = [0];
-                    stream.read_exact(&mut byte).ok()?;
-                    head.push(byte[0]);
-                }
-                let text = String::from_utf8(head).unwrap();
-                unpoisoned(&seen).push(text.lines().next().unwrap_or_default().to_string());
-                stream.write_all(answer.as_bytes()).ok()?;
-                let mut behind = TcpStream::connect(to).ok()?;
-                let (mut from, mut back) = (behind.try_clone().ok()?, stream.try_clone().ok()?);
-                std::thread::spawn(move || std::io::copy(&mut from, &mut back));
-                std::io::copy(&mut stream, &mut behind).ok()?;
-                behind.shutdown(std::net::Shutdown::Write).ok()
-            });
-        }
-    });
-    (url, lines)
-}
-
 #[test]
 fn tls_goes_through_a_proxy_by_a_tunnel() {
     let authority = Authority::new();
     let raw = mbr_image(77, SIZE);
     let server = Server::honest(&raw);
     let front = Front::of(&server, &authority);
-    let address: SocketAddr = front.url().split('/').nth(2).unwrap().parse().unwrap();
-    for (answer, expected) in [
-        ("HTTP/1.1 200 Connection established\r\n\r\n", "complete"),
-        ("HTTP/1.1 403 Forbidden\r\n\r\n", "the proxy refused a tunnel to"),
-        ("no answer at all\r\n\r\n", "the answer is no HTTP"),
+    let address = front.url().split('/').nth(2).unwrap().to_string();
+    for (told, expected) in [
+        (Told::Carry, "complete"),
+        (Told::Say("HTTP/1.1 403 Forbidden\r\n\r\n"), "the proxy refused a tunnel to"),
+        (Told::Say("no answer at all\r\n\r\n"), "the answer is no HTTP"),
+        (Told::Say("HTTP/1.1 200 Yes\r\n\r\nand more"), "the proxy sent data into the tunnel to"),
+        (Told::Say(""), "the connection was closed instead of an answer"),
     ] {
-        let (proxy, lines) = tunnel(address, answer);
+        let proxy = Proxy::new([], told);
         let mut request = ask(&front.url(), ImageFormat::Raw, &raw);
-        request.image.proxies.insert("https".into(), proxy);
+        request.image.proxies.insert("https".into(), proxy.url());
         let (result, disk) = fetch(&request, authority.client.clone());
         assert!(words(&result).contains(expected), "{}", words(&result));
         let end = if result.is_ok() { Left::Complete } else { Left::Untouched };
         assert_eq!(left(&disk.content(), &raw), end);
-        assert_eq!(unpoisoned(&lines)[0], format!("CONNECT {address} HTTP/1.1"));
+        assert_eq!(proxy.lines()[0], format!("CONNECT {address} HTTP/1.1"));
     }
 }

@@ -9,6 +9,7 @@ mod hostile;
 mod https;
 mod packed;
 mod power_cut;
+mod proxy;
 mod secure;
 mod server;
 

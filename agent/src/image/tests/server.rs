@@ -21,6 +21,8 @@ pub enum End {
     Stall(u64),
     /// So many bytes every 20 ms.
     Trickle(usize),
+    /// Nothing comes, not even a head.
+    Mute,
 }
 
 /// One answer.
@@ -28,6 +30,8 @@ pub enum End {
 pub struct Answer {
     pub ranges: bool,
     pub etag: Option<&'static str>,
+    /// Last-Modified.
+    pub modified: Option<&'static str>,
     pub end: End,
     pub status: Option<u16>,
     pub location: Option<String>,
@@ -38,6 +42,8 @@ pub struct Answer {
     pub flip: Option<u64>,
     /// What Content-Range says wrongly: start and total are shifted.
     pub shift: (i64, i64),
+    /// What Content-Length says wrongly: by how much. More than comes ends with the connection closed.
+    pub stated: i64,
     /// Another file.
     pub content: Option<Arc<Vec<u8>>>,
     /// Sent instead of any HTTP.
@@ -49,6 +55,7 @@ impl Default for Answer {
         Answer {
             ranges: true,
             etag: Some("\"one\""),
+            modified: None,
             end: End::Whole,
             status: None,
             location: None,
@@ -56,6 +63,7 @@ impl Default for Answer {
             extra: 0,
             flip: None,
             shift: (0, 0),
+            stated: 0,
             content: None,
             raw: None,
         }
@@ -102,10 +110,13 @@ pub struct Server {
 impl Server {
     /// Answers with each of `script` once, then always with `then`.
     pub fn new(content: &[u8], script: impl IntoIterator<Item = Answer>, then: Answer) -> Server {
+        Server::of(Arc::new(content.to_vec()), script, then)
+    }
+    pub fn of(content: Arc<Vec<u8>>, script: impl IntoIterator<Item = Answer>, then: Answer) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
-            content: Arc::new(content.to_vec()),
+            content,
             script: Mutex::new((script.into_iter().collect(), then)),
             seen: Mutex::default(),
             sent: AtomicU64::new(0),
@@ -194,6 +205,9 @@ fn reply(mut stream: &TcpStream, shared: &Shared, request: &Seen, answer: &Answe
         stream.write_all(raw).ok();
         return None;
     }
+    if answer.end == End::Mute {
+        return wait(shared);
+    }
     if let Some(status) = answer.status {
         let location = answer.location.as_ref().map_or(String::new(), |l| format!("Location: {l}\r\n"));
         let head = format!("HTTP/1.1 {status} Told So\r\n{location}Content-Length: 6\r\n\r\nsorry\n");
@@ -223,6 +237,9 @@ fn reply(mut stream: &TcpStream, shared: &Shared, request: &Seen, answer: &Answe
     if let Some(etag) = answer.etag {
         head += &format!("ETag: {etag}\r\n");
     }
+    if let Some(modified) = answer.modified {
+        head += &format!("Last-Modified: {modified}\r\n");
+    }
     let mut body = content[range.start as usize..range.end as usize].to_vec();
     if let Some(at) = answer.flip.filter(|at| range.contains(at)) {
         body[(at - range.start) as usize] ^= 4;
@@ -230,19 +247,23 @@ fn reply(mut stream: &TcpStream, shared: &Shared, request: &Seen, answer: &Answe
     body.resize(body.len() + answer.extra, 0x77);
     head += &match answer.chunked {
         true => "Transfer-Encoding: chunked\r\n\r\n".to_string(),
-        false => format!("Content-Length: {}\r\n\r\n", range.end - range.start),
+        false => {
+            let stated = (range.end - range.start).saturating_add_signed(answer.stated);
+            format!("Content-Length: {stated}\r\n\r\n")
+        }
     };
     stream.write_all(head.as_bytes()).ok()?;
     if answer.chunked {
         return send_chunked(stream, shared, &body);
     }
-    send(stream, shared, &body, answer.end)
+    send(stream, shared, &body, answer.end).filter(|()| answer.stated <= 0)
 }
 
 /// The range to be sent: start and end (exclusive).
 fn asked(request: &Seen, answer: &Answer, length: u64) -> Option<(u64, u64)> {
     let range = request.headers.get("range").filter(|_| answer.ranges)?.strip_prefix("bytes=")?;
-    if request.headers.get("if-range").is_some_and(|etag| Some(etag.as_str()) != answer.etag) {
+    let held = answer.etag.or(answer.modified);
+    if request.headers.get("if-range").is_some_and(|validator| Some(validator.as_str()) != held) {
         return None;
     }
     let (start, last) = range.split_once('-')?;
@@ -252,7 +273,7 @@ fn asked(request: &Seen, answer: &Answer, length: u64) -> Option<(u64, u64)> {
 
 fn send(mut stream: &TcpStream, shared: &Shared, body: &[u8], end: End) -> Option<()> {
     let (count, piece, pause) = match end {
-        End::Whole => (body.len(), 256 << 10, None),
+        End::Whole | End::Mute => (body.len(), 256 << 10, None),
         End::Close(n) | End::Reset(n) | End::Stall(n) => (body.len().min(n as usize), 256 << 10, None),
         End::Trickle(n) => (body.len(), n, Some(Duration::from_millis(20))),
     };
@@ -266,16 +287,18 @@ fn send(mut stream: &TcpStream, shared: &Shared, body: &[u8], end: End) -> Optio
     match end {
         End::Reset(_) if count < body.len() => reset(stream),
         End::Close(_) if count < body.len() => None,
-        End::Stall(_) if count < body.len() => {
-            // Bounded: ends with the server, at the latest after ten seconds.
-            let until = Instant::now() + Duration::from_secs(10);
-            while Instant::now() < until && !shared.stop.load(Ordering::SeqCst) {
-                std::thread::sleep(Duration::from_millis(10));
-            }
-            None
-        }
+        End::Stall(_) if count < body.len() => wait(shared),
         _ => Some(()),
     }
+}
+
+/// Does nothing for as long as the server lives, at the most so long that whoever waits for it shows.
+fn wait(shared: &Shared) -> Option<()> {
+    let until = Instant::now() + Duration::from_secs(120);
+    while Instant::now() < until && !shared.stop.load(Ordering::SeqCst) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    None
 }
 
 fn send_chunked(mut stream: &TcpStream, shared: &Shared, body: &[u8]) -> Option<()> {

@@ -1,4 +1,4 @@
-//! A disk in memory that keeps a log of its writes, and one that fails at a named byte.
+//! A disk in memory that keeps a log of its writes, and one that fails at a named byte or call.
 
 use crate::platform::block::BlockDevice;
 use ferric_common::units::{ByteCount, DiskOffset, SectorSize};
@@ -22,8 +22,18 @@ pub enum Fault {
     Read(u64),
     /// The n-th flush (from 0) fails.
     Flush(usize),
-    /// A write that touches this byte is reported as done but is lost (a lying disk).
+    /// A write or zeroing that touches this byte is reported as done but is lost (a lying disk).
     Lost(u64),
+    /// A write that touches this byte is on the disk up to that byte's sector, and fails.
+    Torn(u64),
+    /// The same, but it is reported as done.
+    TornSilently(u64),
+    /// The n-th write, read, or zeroing by offload (from 0) fails; the next one does not.
+    NthWrite(usize),
+    NthRead(usize),
+    NthZero(usize),
+    /// After so many calls nothing works any more: the cable is out.
+    Gone(usize),
 }
 
 /// What `discard` does.
@@ -36,10 +46,50 @@ pub enum Discard {
     Keeps,
 }
 
+/// The kinds of calls, as places in the counters.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Call {
+    Write,
+    Read,
+    Zero,
+    Flush,
+}
+
+#[derive(Default)]
 struct State {
     bytes: Vec<u8>,
     log: Vec<LogEntry>,
-    flushes: usize,
+    /// Calls so far, by [`Call`].
+    calls: [usize; 4],
+    /// Calls that a fault spoiled.
+    met: usize,
+}
+
+impl State {
+    /// Puts `bytes` (or zeros) at a place and notes it.
+    fn put(&mut self, at: usize, bytes: Option<&[u8]>, length: usize) {
+        if let Some(place) = self.bytes.get_mut(at..at + length).filter(|place| !place.is_empty()) {
+            let entry = match bytes {
+                Some(bytes) => {
+                    place.copy_from_slice(bytes);
+                    LogEntry::Write { at: at as u64, bytes: bytes.to_vec() }
+                }
+                None => {
+                    place.fill(0);
+                    LogEntry::Zero { at: at as u64, length: length as u64 }
+                }
+            };
+            self.log.push(entry);
+        }
+    }
+}
+
+/// What becomes of a call that meets a fault.
+enum Spoiled {
+    /// This much of it is done, and it is reported as done.
+    Quietly(usize),
+    /// This much of it is done, and it fails.
+    Fails(usize, &'static str),
 }
 
 /// A disk in memory.
@@ -50,7 +100,7 @@ pub struct MemDisk {
     /// Whether `zero` is offered as an offload.
     offload: bool,
     discard: Discard,
-    fault: Option<Fault>,
+    faults: Vec<Fault>,
     state: Mutex<State>,
 }
 
@@ -64,8 +114,8 @@ impl MemDisk {
             alignment: 512,
             offload: true,
             discard: Discard::Unsupported,
-            fault: None,
-            state: Mutex::new(State { bytes, log: Vec::new(), flushes: 0 }),
+            faults: Vec::new(),
+            state: Mutex::new(State { bytes, ..State::default() }),
         }
     }
     /// Puts an old system's bytes where nothing else is said.
@@ -92,9 +142,18 @@ impl MemDisk {
         self.discard = discard;
         self
     }
-    pub fn with_fault(mut self, fault: Fault) -> MemDisk {
-        self.fault = Some(fault);
+    /// Blocks of direct I/O that are larger than a sector.
+    pub fn with_alignment(mut self, alignment: usize) -> MemDisk {
+        self.alignment = alignment;
         self
+    }
+    pub fn with_fault(mut self, fault: Fault) -> MemDisk {
+        self.faults.push(fault);
+        self
+    }
+    /// How many calls met a fault.
+    pub fn met(&self) -> usize {
+        self.state().met
     }
     pub fn content(&self) -> Vec<u8> {
         self.state().bytes.clone()
@@ -116,8 +175,61 @@ impl MemDisk {
     }
 }
 
-fn touches(range: &std::ops::Range<usize>, byte: u64) -> bool {
-    range.contains(&(byte as usize))
+impl MemDisk {
+    /// Counts a call and says what a fault makes of it.
+    fn meet(&self, state: &mut State, call: Call, range: &std::ops::Range<usize>) -> Option<Spoiled> {
+        let total = state.calls.iter().sum::<usize>();
+        let number = state.calls.get_mut(call as usize).map_or(0, |count| {
+            *count += 1;
+            *count - 1
+        });
+        let spoiled = self.faults.iter().find_map(|fault| self.spoil(*fault, call, range, number, total));
+        state.met += usize::from(spoiled.is_some());
+        spoiled
+    }
+    fn spoil(
+        &self,
+        fault: Fault,
+        call: Call,
+        range: &std::ops::Range<usize>,
+        number: usize,
+        total: usize,
+    ) -> Option<Spoiled> {
+        use Spoiled::{Fails, Quietly};
+        let touches = |byte: u64| range.contains(&(byte as usize));
+        let up_to = |byte: u64| {
+            let sector = byte as usize / self.sector as usize * self.sector as usize;
+            sector.saturating_sub(range.start)
+        };
+        match (call, fault) {
+            (Call::Write, Fault::Write(byte)) if touches(byte) => Some(Fails(0, "medium error")),
+            (Call::Write, Fault::Torn(byte)) if touches(byte) => Some(Fails(up_to(byte), "medium error")),
+            (Call::Write, Fault::TornSilently(byte)) if touches(byte) => Some(Quietly(up_to(byte))),
+            (Call::Write | Call::Zero, Fault::Lost(byte)) if touches(byte) => Some(Quietly(0)),
+            (Call::Read, Fault::Read(byte)) if touches(byte) => Some(Fails(0, "medium error")),
+            (Call::Write, Fault::NthWrite(n)) | (Call::Read, Fault::NthRead(n)) if number == n => {
+                Some(Fails(0, "medium error"))
+            }
+            (Call::Zero, Fault::NthZero(n)) if number == n => Some(Fails(0, "offload failed")),
+            (Call::Flush, Fault::Flush(n)) if number == n => Some(Fails(0, "cache flush failed")),
+            (_, Fault::Gone(after)) if total >= after => Some(Fails(0, "no such device")),
+            _ => None,
+        }
+    }
+    /// A write or zeroing, as far as the faults let it.
+    fn change(&self, call: Call, range: std::ops::Range<usize>, bytes: Option<&[u8]>) -> io::Result<()> {
+        let mut state = self.state();
+        let spoiled = self.meet(&mut state, call, &range);
+        let length = match &spoiled {
+            Some(Spoiled::Quietly(length) | Spoiled::Fails(length, _)) => *length,
+            None => range.len(),
+        };
+        state.put(range.start, bytes.map(|bytes| bytes.get(..length).unwrap_or_default()), length);
+        match spoiled {
+            Some(Spoiled::Fails(_, cause)) => Err(io::Error::other(cause)),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl BlockDevice for MemDisk {
@@ -135,60 +247,36 @@ impl BlockDevice for MemDisk {
     }
     fn read_at(&self, at: DiskOffset, buffer: &mut [u8]) -> io::Result<()> {
         let range = self.check(at.0, buffer.len())?;
-        if matches!(self.fault, Some(Fault::Read(byte)) if touches(&range, byte)) {
-            return Err(io::Error::other("medium error"));
+        let mut state = self.state();
+        if let Some(Spoiled::Fails(_, cause)) = self.meet(&mut state, Call::Read, &range) {
+            return Err(io::Error::other(cause));
         }
-        buffer.copy_from_slice(self.state().bytes.get(range).unwrap_or_default());
+        buffer.copy_from_slice(state.bytes.get(range).unwrap_or_default());
         Ok(())
     }
     fn write_at(&self, at: DiskOffset, bytes: &[u8]) -> io::Result<()> {
         let range = self.check(at.0, bytes.len())?;
-        match self.fault {
-            Some(Fault::Write(byte)) if touches(&range, byte) => {
-                return Err(io::Error::other("medium error"));
-            }
-            Some(Fault::Lost(byte)) if touches(&range, byte) => return Ok(()),
-            _ => {}
-        }
-        let mut state = self.state();
-        if let Some(place) = state.bytes.get_mut(range) {
-            place.copy_from_slice(bytes);
-        }
-        state.log.push(LogEntry::Write { at: at.0, bytes: bytes.to_vec() });
-        Ok(())
+        self.change(Call::Write, range, Some(bytes))
     }
     fn zero(&self, at: DiskOffset, length: ByteCount) -> io::Result<()> {
         if !self.offload {
             return Err(io::ErrorKind::Unsupported.into());
         }
         let range = self.check(at.0, length.0 as usize)?;
-        let mut state = self.state();
-        if let Some(place) = state.bytes.get_mut(range) {
-            place.fill(0);
-        }
-        state.log.push(LogEntry::Zero { at: at.0, length: length.0 });
-        Ok(())
+        self.change(Call::Zero, range, None)
     }
     fn discard(&self, at: DiskOffset, length: ByteCount) -> io::Result<()> {
         let range = self.check(at.0, length.0 as usize)?;
         match self.discard {
-            Discard::Unsupported => return Err(io::ErrorKind::Unsupported.into()),
-            Discard::Keeps => return Ok(()),
-            Discard::Zeros => {}
+            Discard::Unsupported => Err(io::ErrorKind::Unsupported.into()),
+            Discard::Keeps => Ok(()),
+            Discard::Zeros => self.change(Call::Zero, range, None),
         }
-        let mut state = self.state();
-        if let Some(place) = state.bytes.get_mut(range) {
-            place.fill(0);
-        }
-        state.log.push(LogEntry::Zero { at: at.0, length: length.0 });
-        Ok(())
     }
     fn flush(&self) -> io::Result<()> {
         let mut state = self.state();
-        let number = state.flushes;
-        state.flushes += 1;
-        if self.fault == Some(Fault::Flush(number)) {
-            return Err(io::Error::other("cache flush failed"));
+        if let Some(Spoiled::Fails(_, cause)) = self.meet(&mut state, Call::Flush, &(0..0)) {
+            return Err(io::Error::other(cause));
         }
         state.log.push(LogEntry::Flush);
         Ok(())

@@ -1,0 +1,19 @@
+//! What a deployment allows, told apart from how it is asked for. Pure.
+
+use crate::image::Verify;
+use std::time::Duration;
+
+/// What the configuration and the lookup answer allow.
+#[derive(Clone, Debug, Default)]
+pub struct Rules {
+    pub md5: bool,
+    /// Lower case; empty: no restriction.
+    pub permitted_formats: Vec<String>,
+    pub image_user: Option<String>,
+    pub image_password: Option<String>,
+    pub ignore_bootloader_failure: bool,
+    pub verify: Verify,
+    /// How long after the agent's start a missing root disk is waited for, and the pause between looks.
+    pub disk_wait: Duration,
+    pub disk_pause: Duration,
+}
