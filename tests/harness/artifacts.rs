@@ -97,6 +97,11 @@ pub fn peak() -> Result<PathBuf> {
     Ok(target()?.join("debug/ferric-peak"))
 }
 
+/// Builds the BMC's helper alone.
+pub fn chassis() -> Result<()> {
+    cargo(&["build", "-p", "ferric-tests", "--bin", "ferric-chassis"])
+}
+
 /// Builds the static programs and the BMC's helper; the folder of the former.
 pub fn programs() -> Result<PathBuf> {
     cargo(&[
@@ -110,7 +115,7 @@ pub fn programs() -> Result<PathBuf> {
         "ferric-controller",
         "--bins",
     ])?;
-    cargo(&["build", "-p", "ferric-tests", "--bin", "ferric-chassis"])?;
+    chassis()?;
     Ok(target()?.join(MUSL).join("release"))
 }
 
