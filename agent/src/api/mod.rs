@@ -11,6 +11,8 @@ pub mod server;
 pub mod tls;
 
 #[cfg(test)]
+mod replay;
+#[cfg(test)]
 mod tests;
 
 use crate::executor::Executor;
