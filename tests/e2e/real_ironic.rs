@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use ferric_tests::debian::Image;
 use ferric_tests::ironic::lab::{Lab, NODE, OTHER, ROOT, WITHIN};
-use ferric_tests::ironic::setup::IRONIC_39;
+use ferric_tests::ironic::setup::{IRONIC_21, IRONIC_39};
 use ferric_tests::machine::Firmware;
 use ferric_tests::{diskcheck, images, process};
 use serde_json::{Value, json};
@@ -67,6 +67,26 @@ fn uefi(lab: &Lab, probe: &images::Probe) -> Result<()> {
         "the conductor did not ask for a boot entry"
     );
     stages.end("deploy by UEFI");
+    Ok(())
+}
+
+/// The oldest conductor that can be had: it knows nothing of TLS 1.3 alone, sends no token when it reads results, and
+/// takes its answers in older shapes.
+#[test]
+fn ironic_21_cleans_and_deploys() -> Result<()> {
+    let probe = images::probe()?;
+    let lab = Lab::open("real-ironic-21", &IRONIC_21, Firmware::Bios, "")?;
+    lab.explain(core(&lab, &probe))
+}
+
+fn core(lab: &Lab, probe: &images::Probe) -> Result<()> {
+    let stages = Stages::default();
+    lab.enrol(properties("bios"))?;
+    lab.ironic.bring(NODE, "provide", json!({}), "available", WITHIN)?;
+    stages.end("automated cleaning by 21.4.4");
+    deploy(lab, &probe.qcow2, "qcow2", "active", Some("by-21"))?;
+    expect_converted(lab, &probe.qcow2, Drive::Added)?;
+    stages.end("deploy by 21.4.4");
     Ok(())
 }
 

@@ -17,6 +17,8 @@ pub struct Release {
     pub with: &'static [&'static str],
     /// The highest API microversion of the release that the tests use.
     pub api: &'static str,
+    /// Its inspection by the ramdisk, where it has one without a second service.
+    pub inspect: &'static str,
     /// Lines of `[DEFAULT]` that other releases do not know.
     pub defaults: &'static str,
 }
@@ -26,7 +28,43 @@ pub static IRONIC_39: Release = Release {
     version: "39.0.0",
     with: &[],
     api: "1.95",
+    inspect: "agent",
     defaults: "enabled_firmware_interfaces = no-firmware\ndefault_firmware_interface = no-firmware\n",
+};
+
+/// Debian 12's (2023.1), the oldest that runs on a Python of today; with libraries of its year.
+pub static IRONIC_21: Release = Release {
+    version: "21.4.4",
+    with: &[
+        "SQLAlchemy==1.4.54",
+        "WebOb==1.8.7",
+        "Werkzeug==2.2.3",
+        "alembic==1.19.2",
+        "eventlet==0.33.3",
+        "futurist==3.5.0",
+        "ironic-lib==5.4.0",
+        "jsonschema==4.17.3",
+        "keystonemiddleware==10.2.0",
+        "openstacksdk==1.0.2",
+        "oslo.concurrency==5.1.1",
+        "oslo.config==9.1.1",
+        "oslo.context==5.1.1",
+        "oslo.db==12.3.2",
+        "oslo.log==5.2.0",
+        "oslo.messaging==14.1.0",
+        "oslo.middleware==5.1.1",
+        "oslo.policy==4.1.1",
+        "oslo.serialization==5.1.1",
+        "oslo.service==3.1.1",
+        "oslo.utils==6.1.0",
+        "oslo.versionedobjects==3.1.0",
+        "pecan==1.4.2",
+        "setuptools<70",
+        "tooz==9.1.0",
+    ],
+    api: "1.82",
+    inspect: "no-inspect",
+    defaults: "",
 };
 
 /// Where one Ironic lives and how it is reached.
@@ -88,7 +126,7 @@ fn text(release: &Release, settings: &Settings) -> String {
         ("boot", "ipxe"),
         ("console", "no-console"),
         ("deploy", "direct"),
-        ("inspect", "agent"),
+        ("inspect", release.inspect),
         ("management", "ipmitool"),
         ("network", "noop"),
         ("power", "ipmitool"),
