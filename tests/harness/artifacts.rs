@@ -80,9 +80,9 @@ pub fn run_folder(name: &str) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Builds the static agent alone.
-pub fn agent() -> Result<()> {
-    static_release("ferric-agent").map(drop)
+/// Builds the static agent alone; its path.
+pub fn agent() -> Result<PathBuf> {
+    static_release("ferric-agent")
 }
 
 /// Builds a package as it is released, statically linked; the path of its program, which has the package's name.

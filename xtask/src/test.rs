@@ -13,8 +13,8 @@ use std::process::ExitCode;
 pub const MACHINE_TESTS: &[&str] =
     &["e2e_harness", "e2e_ramdisk", "e2e_deploy", "e2e_kill", "e2e_bad_input", "e2e_real_ironic"];
 
-/// Files of `tests/images`: images and the built agent, no machine.
-pub const IMAGE_TESTS: &[&str] = &["images_corpus", "images_hostile", "images_mutants"];
+/// Files of `tests/images` and `tests/wire`: the built agent, no machine.
+pub const PROGRAM_TESTS: &[&str] = &["images_corpus", "images_hostile", "images_mutants", "wire_functional"];
 
 pub fn run(filter: &str) -> Result<ExitCode> {
     host::prepare(host::consent())?;
@@ -23,7 +23,7 @@ pub fn run(filter: &str) -> Result<ExitCode> {
         without_machines(&mut runner);
     }
     runner.part("build: programs, static", || artifacts::programs().map(drop));
-    for test in IMAGE_TESTS {
+    for test in PROGRAM_TESTS {
         tests_of(&mut runner, test, filter);
     }
     runner.part("build: ramdisks, and their budgets", budgets);

@@ -2,8 +2,9 @@
 //! a virtual environment of its own. It judges our ramdisk; nothing of it is ours.
 //!
 //! [`setup`] installs and configures, [`netboot`] reads what it would have a machine boot, [`lab`] puts it beside a
-//! machine, a BMC and an image server.
+//! machine, a BMC and an image server. [`functional`] is the other half's own tests.
 
+pub mod functional;
 pub mod lab;
 pub mod netboot;
 pub mod setup;
