@@ -285,6 +285,40 @@ async fn what_is_too_large_is_refused_before_it_is_read() {
     }
 }
 
+/// What a conductor sends for a config drive of 48 MiB: more than 128 MiB, as it stands there twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_above_a_hundred_megabytes_is_taken() {
+    const DRIVE: usize = 48 << 20;
+    let writer = ScriptedWriter::new(Act::Succeed);
+    let orders = writer.orders.clone();
+    let machine = SmallMachine::with_disks(&[("/dev/sda", 8)]);
+    let lab = lab_writing(writer, ReadRule::Always, true, machine).await;
+    let drive = {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::none());
+        std::io::Write::write_all(&mut gzip, &vec![7; DRIVE]).unwrap();
+        base64::Engine::encode(&base64::engine::general_purpose::STANDARD, gzip.finish().unwrap())
+    };
+    let mut step = write_step();
+    for place in ["/params/step/args/image_info", "/params/step/args"] {
+        let args = step.pointer_mut(place).and_then(Value::as_object_mut).unwrap();
+        args.insert("configdrive".into(), drive.as_str().into());
+    }
+    drop(drive);
+    let (status, done) = lab.post("&wait=true", step).await;
+    assert_eq!((status, &done["command_status"]), (200, &json!("SUCCEEDED")), "{done}");
+    assert_eq!(orders.lock().unwrap().first().unwrap().1, DRIVE);
+}
+
+/// The body of a stranger's words is read to its end, so that the client hears the answer.
+#[tokio::test]
+async fn a_long_body_that_is_no_json_is_answered() {
+    let lab = lab(Act::Succeed, ReadRule::Always).await;
+    let path = format!("/v1/commands/?agent_token={TOKEN}");
+    let (status, fault) = parsed(lab.ask(Method::POST, &path, vec![b'x'; 4 << 20]).await);
+    let said = fault["faultstring"].as_str().unwrap();
+    assert!(status == 400 && said.starts_with("400 Bad Request: Failed to decode JSON object: "), "{said}");
+}
+
 #[tokio::test]
 async fn a_silent_connection_is_closed_before_and_after_its_first_request() {
     let lab = lab_with(Act::Succeed, ReadRule::Always, false, SmallMachine::default()).await;
