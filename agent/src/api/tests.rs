@@ -37,17 +37,29 @@ pub(super) async fn lab_writing(
     secure: bool,
     machine: SmallMachine,
 ) -> Lab {
+    lab_at("127.0.0.1", TlsMinimum::V13, writer, rule, secure, machine).await
+}
+
+async fn lab_at(
+    host: &str,
+    minimum: TlsMinimum,
+    writer: impl ImageWriter + 'static,
+    rule: ReadRule,
+    secure: bool,
+    machine: SmallMachine,
+) -> Lab {
     let machine = Arc::new(machine);
-    let context = context(machine.clone(), writer);
+    let mut context = context(machine.clone(), writer);
+    // What conductors send by default.
+    context.rules.md5 = true;
     let executor = Arc::new(Executor::new(Arc::new(context), Vec::new(), None, Arc::new(Notify::new())));
-    let listener = server::bind(Some([127, 0, 0, 1].into()), 0).await.unwrap();
-    let port = listener.local_addr().unwrap().port();
+    let listener = server::bind(Some(host.parse().unwrap()), 0).await.unwrap();
     let scheme = if secure { "https" } else { "http" };
-    let base = format!("{scheme}://127.0.0.1:{port}");
+    let base = format!("{scheme}://{}", listener.local_addr().unwrap());
     let token = AgentToken::new(TOKEN).unwrap();
     let api = Api::new(executor.clone(), token, rule, base.clone(), "ferric-test".into(), 1.5);
-    let pair = make("127.0.0.1", "lab", Curve::P384, SystemTime::now()).unwrap();
-    let server = secure.then(|| server_config(&pair, TlsMinimum::V13).unwrap());
+    let pair = make(host, "lab", Curve::P384, SystemTime::now()).unwrap();
+    let server = secure.then(|| server_config(&pair, minimum).unwrap());
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("agent.crt");
     std::fs::write(&file, &pair.certificate).unwrap();
@@ -246,6 +258,16 @@ async fn logs_come_as_an_archive_and_only_the_newest_is_kept() {
     let results = lab.executor.results();
     assert_eq!(results[0].command_result, Some(json!({"system_logs": ""})));
     assert_eq!(results[1].command_result, Some(json!({"system_logs": logs})));
+}
+
+#[tokio::test]
+async fn ipv6_is_spoken_and_stands_in_the_certificate_and_in_links() {
+    let (writer, machine) = (ScriptedWriter::new(Act::Succeed), SmallMachine::default());
+    let lab = lab_at("::1", TlsMinimum::V13, writer, ReadRule::Always, true, machine).await;
+    assert!(lab.base.starts_with("https://[::1]:"), "{}", lab.base);
+    let (status, root) = lab.get("/").await;
+    let link = root["default_version"]["links"][0]["href"].as_str().unwrap();
+    assert_eq!((status, link), (200, format!("{}/v1", lab.base).as_str()));
 }
 
 /// A plain connection to a plain server, for requests that no client would send.
