@@ -62,7 +62,12 @@ const WALLS: &[Wall] = &[
         why: "disk lays out and wipes; image and commands call it",
     },
     Wall {
-        rooms: &["agent/src/disk/layout.rs", "agent/src/disk/choose.rs"],
+        rooms: &[
+            "agent/src/disk/layout.rs",
+            "agent/src/disk/choose.rs",
+            "agent/src/disk/erase/plan.rs",
+            "agent/src/disk/erase/settings.rs",
+        ],
         forbidden: &["std::fs", "std::io", "platform::block", CLOCKS],
         but: &[],
         why: "pure: bytes and facts in, a plan out",
@@ -97,6 +102,7 @@ const WALLS: &[Wall] = &[
         rooms: &[
             "agent/src/bootloader/entry.rs",
             "agent/src/bootloader/loader.rs",
+            "agent/src/bootloader/path.rs",
             "agent/src/bootloader/plan.rs",
             "agent/src/bootloader/table.rs",
         ],

@@ -16,6 +16,7 @@ pub struct NodeView {
     pub properties: Map<String, Value>,
     pub instance_info: Map<String, Value>,
     pub driver_internal_info: Map<String, Value>,
+    pub raid_config: Map<String, Value>,
 }
 
 impl NodeView {
@@ -27,6 +28,7 @@ impl NodeView {
             properties: part("properties"),
             instance_info: part("instance_info"),
             driver_internal_info: part("driver_internal_info"),
+            raid_config: part("raid_config"),
         }
     }
 }
@@ -41,6 +43,10 @@ pub struct Rules {
     pub image_password: Option<String>,
     pub ignore_bootloader_failure: bool,
     pub verify: Verify,
+    /// File systems that other machines share may be erased.
+    pub wipe_special_filesystems: bool,
+    /// A disk whose own erase command failed may be discarded.
+    pub discard_erase: bool,
     /// How long after the agent's start a missing root disk is waited for, and the pause between looks.
     pub disk_wait: Duration,
     pub disk_pause: Duration,
