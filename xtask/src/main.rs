@@ -4,7 +4,8 @@
 //! - `demo [--bios|--uefi] [--keep] [--yes]` takes a blank virtual machine to an installed Debian.
 //! - `bench image` measures our image writer against others, `bench parts` what it is made of.
 //! - `mutants [--count N] [--seed S]` holds the image writer against qemu-img on mutated images.
-//! - `test [FILTER]` runs everything, machines included; `check` the part that needs no machine.
+//! - `test [--full] [FILTER]` runs everything, machines included, with `--full` the slow ones too; `check` the part that
+//!   needs no machine.
 
 mod bench;
 mod check;
@@ -16,6 +17,7 @@ mod test;
 
 use anyhow::{Result, bail};
 use std::process::ExitCode;
+use test::Extent;
 
 const USAGE: &str = "usage: cargo xtask COMMAND
   ramdisk [--profile server|vm] [--out DIR] [--firmware]
@@ -23,8 +25,9 @@ const USAGE: &str = "usage: cargo xtask COMMAND
           --firmware adds firmware.img from Debian's firmware packages or this machine's /lib/firmware
   demo [--bios|--uefi] [--keep] [--yes]
           deploys a real Debian to a virtual machine, from power-on to ssh; --keep leaves it running
-  test [FILTER]
-          formatting, lints, all tests, budgets, then the tests with machines whose name holds FILTER
+  test [--full] [FILTER]
+          formatting, lints, all tests, budgets, then the tests with machines whose name holds FILTER;
+          --full also runs those that are slow, which continuous integration does
   check   formatting, lints and the tests that need no machine
   bench image [--only WORD[,WORD]] [--runs N] [--quick] [--json FILE] [--agent PATH] [--yes]
           our image writer and what others use, in turns on one disk in memory, beside what the machine allows
@@ -50,8 +53,10 @@ fn dispatch(words: &[&str]) -> Result<ExitCode> {
     match words {
         ["ramdisk", rest @ ..] => ramdisk::run(rest).map(|()| ExitCode::SUCCESS),
         ["demo", rest @ ..] => demo::run(rest).map(|()| ExitCode::SUCCESS),
-        ["test"] => test::run(""),
-        ["test", filter] => test::run(filter),
+        ["test", "--full"] => test::run("", Extent::Full),
+        ["test", "--full", filter] => test::run(filter, Extent::Full),
+        ["test"] => test::run("", Extent::Usual),
+        ["test", filter] => test::run(filter, Extent::Usual),
         ["check"] => check::run(),
         ["mutants", rest @ ..] => mutants::run(rest).map(|()| ExitCode::SUCCESS),
         ["bench", rest @ ..] => bench::run(rest).map(|()| ExitCode::SUCCESS),

@@ -16,7 +16,15 @@ pub const MACHINE_TESTS: &[&str] =
 /// Files of `tests/images` and `tests/wire`: the built agent, no machine.
 pub const PROGRAM_TESTS: &[&str] = &["images_corpus", "images_hostile", "images_mutants", "wire_functional"];
 
-pub fn run(filter: &str) -> Result<ExitCode> {
+/// How much is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    Usual,
+    /// Also the slow machine tests: those whose names begin with `full_`, which are marked `#[ignore]`.
+    Full,
+}
+
+pub fn run(filter: &str, extent: Extent) -> Result<ExitCode> {
     host::prepare(host::consent())?;
     let mut runner = Runner::default();
     if filter.is_empty() {
@@ -34,6 +42,9 @@ pub fn run(filter: &str) -> Result<ExitCode> {
     println!("machines run under {:?}", Accel::choose());
     for test in MACHINE_TESTS {
         tests_of(&mut runner, test, filter);
+        if extent == Extent::Full && has_slow_tests(test)? {
+            slow_tests_of(&mut runner, test, filter);
+        }
     }
     Ok(runner.finish())
 }
@@ -47,6 +58,27 @@ fn tests_of(runner: &mut Runner, test: &str, filter: &str) {
         arguments.push(filter);
     }
     runner.part(test, || cargo(&arguments));
+}
+
+/// Beginning of the names of tests that only a full run does.
+const SLOW: &str = "full_";
+
+fn has_slow_tests(test: &str) -> Result<bool> {
+    let file = workspace().join("tests").join(test.replacen('_', "/", 1)).with_extension("rs");
+    let text = std::fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+    Ok(text.contains(&format!("fn {SLOW}")))
+}
+
+/// The slow tests of one file whose names begin with `filter`; all, if the file's name holds it.
+fn slow_tests_of(runner: &mut Runner, test: &str, filter: &str) {
+    let names = match filter {
+        _ if filter.starts_with(SLOW) => filter,
+        _ if test.contains(filter) => SLOW,
+        _ => return,
+    };
+    let mut arguments = vec!["test", "--quiet", "-p", "ferric-tests", "--test", test, "--"];
+    arguments.extend(["--test-threads", "1", "--nocapture", "--ignored", names]);
+    runner.part(&format!("{test}, slow"), || cargo(&arguments));
 }
 
 fn budgets() -> Result<()> {
