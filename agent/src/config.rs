@@ -98,6 +98,8 @@ pub struct Config {
     pub image_user: Option<String>,
     pub image_password: Option<String>,
     pub ignore_bootloader_failure: bool,
+    pub guard_special_filesystems: bool,
+    pub enable_discard_erase: bool,
     /// How much of an image is read back.
     pub verify: Verify,
 }
@@ -128,6 +130,8 @@ const KERNEL: &[(&str, &str)] = &[
     ("ipa-disk-wait-attempts", "disk_wait_attempts"),
     ("ipa-disk-wait-delay", "disk_wait_delay"),
     ("ipa-ignore-bootloader-failure", "ignore_bootloader_failure"),
+    ("ipa-guard-special-filesystems", "guard_special_filesystems"),
+    ("ipa-enable-discard-erase", "enable_discard_erase"),
     ("ferric-verify", "verify"),
 ];
 
@@ -356,6 +360,8 @@ fn meant(written: &Written) -> Result<Config, ConfigError> {
         image_user: read.text("image_server_user").filter(|_| basic),
         image_password: read.text("image_server_password").filter(|_| basic),
         ignore_bootloader_failure: read.flag("ignore_bootloader_failure", false)?,
+        guard_special_filesystems: read.flag("guard_special_filesystems", true)?,
+        enable_discard_erase: read.flag("enable_discard_erase", false)?,
         verify: read.read("verify", "sample or all", |text| text.parse().ok())?.unwrap_or_default(),
     })
 }

@@ -11,6 +11,7 @@ use crate::conductor::lookup::{self, Found, Plan};
 use crate::conductor::ntp::Clock;
 use crate::conductor::{address, ntp, tls};
 use crate::config::{self, Config, TlsMinimum};
+use crate::disk::erase;
 use crate::executor::Executor;
 use crate::logging;
 use crate::platform::linux::machine::{LinuxMachine, NamedDisk};
@@ -408,6 +409,8 @@ fn context(
         image_user: config.image_user.clone(),
         image_password: config.image_password.clone(),
         ignore_bootloader_failure: config.ignore_bootloader_failure,
+        wipe_special_filesystems: !config.guard_special_filesystems,
+        discard_erase: config.enable_discard_erase,
         verify: config.verify,
         disk_wait: config.disk_wait_delay.saturating_mul(config.disk_wait_attempts),
         disk_pause: config.disk_wait_delay.max(Duration::from_millis(100)),
@@ -425,6 +428,7 @@ fn context(
             properties: lookup.node.properties.clone(),
             instance_info: lookup.node.instance_info.clone(),
             driver_internal_info: lookup.node.driver_internal_info.clone(),
+            ..NodeView::default()
         }),
         written: Mutex::new(written),
         remember: Box::new(move |written| {
@@ -446,6 +450,10 @@ async fn narrate(executor: &Executor) {
         if let Some((name, p)) = executor.progress() {
             let total = p.bytes_total.map(|total| format!(" of {}", total >> 20)).unwrap_or_default();
             let note = if p.note.is_empty() { String::new() } else { format!("; {}", p.note) };
+            if p.stage == erase::board::STAGE {
+                tracing::info!("{name}: {} after {} s{note}", p.stage, p.seconds);
+                continue;
+            }
             tracing::info!(
                 "{name}: {}, {}{total} MiB received, {} MiB written, {} MiB/s, {} s{note}",
                 p.stage,

@@ -21,8 +21,9 @@ pub const BODY_HEARTBEAT: usize = 64 << 10;
 pub const BODY_API: usize = 1 << 20;
 pub const BODY_INSPECTION: usize = 16 << 20;
 pub const BODY_PROVISION: usize = 64 << 20;
-/// The agent's command bodies, read only after the token in the query was checked.
-pub const BODY_COMMAND: usize = 65 << 20;
+/// The agent's command bodies, read only after the token in the query was checked: conductors send the largest config
+/// drive in base64 twice, beside the node.
+pub const BODY_COMMAND: usize = 192 << 20;
 /// Connections to the agent: in all, and without a valid token.
 pub const AGENT_CONNECTIONS: usize = 64;
 pub const AGENT_CONNECTIONS_UNPROVEN: usize = 16;

@@ -80,9 +80,9 @@ pub fn run_folder(name: &str) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Builds the static agent alone.
-pub fn agent() -> Result<()> {
-    static_release("ferric-agent").map(drop)
+/// Builds the static agent alone; its path.
+pub fn agent() -> Result<PathBuf> {
+    static_release("ferric-agent")
 }
 
 /// Builds a package as it is released, statically linked; the path of its program, which has the package's name.
@@ -95,6 +95,11 @@ pub fn static_release(package: &str) -> Result<PathBuf> {
 pub fn peak() -> Result<PathBuf> {
     cargo(&["build", "-p", "ferric-tests", "--bin", "ferric-peak"])?;
     Ok(target()?.join("debug/ferric-peak"))
+}
+
+/// Builds the BMC's helper alone.
+pub fn chassis() -> Result<()> {
+    cargo(&["build", "-p", "ferric-tests", "--bin", "ferric-chassis"])
 }
 
 /// Builds the static programs and the BMC's helper; the folder of the former.
@@ -110,7 +115,7 @@ pub fn programs() -> Result<PathBuf> {
         "ferric-controller",
         "--bins",
     ])?;
-    cargo(&["build", "-p", "ferric-tests", "--bin", "ferric-chassis"])?;
+    chassis()?;
     Ok(target()?.join(MUSL).join("release"))
 }
 

@@ -25,6 +25,7 @@ const NEEDED: &[Package] = &[
     ("ipxe", "/usr/lib/ipxe/undionly.kpxe"),
     ("openipmi", "/usr/bin/ipmi_sim"),
     ("ipmitool", "/usr/bin/ipmitool"),
+    ("genisoimage", "/usr/bin/genisoimage"),
     ("busybox", "/bin/busybox"),
     ("curl", "/usr/bin/curl"),
     ("libarchive-tools", "/usr/bin/bsdtar"),

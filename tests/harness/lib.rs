@@ -15,6 +15,7 @@ pub mod diskcheck;
 pub mod host;
 pub mod httpd;
 pub mod images;
+pub mod ironic;
 pub mod machine;
 pub mod mutants;
 pub mod netns;

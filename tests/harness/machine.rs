@@ -54,11 +54,23 @@ struct Switch {
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
+/// What a network boot would fetch, found out at each one; QEMU is then given it directly.
+pub type NetworkBoot = Box<dyn Fn() -> Result<DirectBoot> + Send>;
+
 impl Machine {
     /// A machine that is off. Its disks exist already.
     pub fn new(spec: Spec) -> Result<Self> {
+        Self::start_owner(spec, None)
+    }
+
+    /// A machine whose network boots skip the firmware: they start what `network` gives then. Other boots are as ever.
+    pub fn with_network_boot(spec: Spec, network: NetworkBoot) -> Result<Self> {
+        Self::start_owner(spec, Some(network))
+    }
+
+    fn start_owner(spec: Spec, network: Option<NetworkBoot>) -> Result<Self> {
         let (orders, inbox) = channel();
-        let owned = spec.clone();
+        let owned = Owned { spec: spec.clone(), network };
         let thread = std::thread::Builder::new()
             .name(format!("power of {}", spec.name))
             .spawn(move || own(&owned, &inbox))
@@ -150,8 +162,26 @@ impl Drop for Switch {
     }
 }
 
+/// What the owning thread starts.
+struct Owned {
+    spec: Spec,
+    network: Option<NetworkBoot>,
+}
+
+impl Owned {
+    fn start(&self, device: BootDevice) -> Result<Qemu> {
+        match &self.network {
+            Some(network) if device == BootDevice::Network => {
+                let direct = Some(network().context("finding out what the network boots")?);
+                Qemu::start(&Spec { direct, ..self.spec.clone() }, device)
+            }
+            _ => Qemu::start(&self.spec, device),
+        }
+    }
+}
+
 /// The owning thread's life.
-fn own(spec: &Spec, inbox: &Receiver<(Order, SyncSender<State>)>) {
+fn own(spec: &Owned, inbox: &Receiver<(Order, SyncSender<State>)>) {
     let mut state = State::default();
     let mut qemu: Option<Qemu> = None;
     loop {
@@ -190,7 +220,7 @@ fn own(spec: &Spec, inbox: &Receiver<(Order, SyncSender<State>)>) {
 }
 
 /// Follows what the guest did by itself.
-fn watch(spec: &Spec, qemu: &mut Option<Qemu>, state: &mut State) {
+fn watch(spec: &Owned, qemu: &mut Option<Qemu>, state: &mut State) {
     let Some(running) = qemu else { return };
     match running.poll() {
         Ok(None) => return,
@@ -200,7 +230,7 @@ fn watch(spec: &Spec, qemu: &mut Option<Qemu>, state: &mut State) {
         }
         Ok(Some(End::Off)) => *qemu = None,
         Ok(Some(End::Failed)) => {
-            state.failure = Some(format!("QEMU of {} failed: {}", spec.name, tail(running.log(), 5)));
+            state.failure = Some(format!("QEMU of {} failed: {}", spec.spec.name, tail(running.log(), 5)));
             *qemu = None;
         }
         Err(error) => state.failure = Some(format!("{error:#}")),
@@ -209,9 +239,9 @@ fn watch(spec: &Spec, qemu: &mut Option<Qemu>, state: &mut State) {
     state.process = qemu.as_ref().map(Qemu::id);
 }
 
-fn start(spec: &Spec, qemu: &mut Option<Qemu>, state: &mut State) {
+fn start(spec: &Owned, qemu: &mut Option<Qemu>, state: &mut State) {
     let device = state.next.take().unwrap_or(BootDevice::Disk);
-    match Qemu::start(spec, device) {
+    match spec.start(device) {
         Ok(running) => {
             *qemu = Some(running);
             state.boots += 1;

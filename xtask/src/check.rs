@@ -1,7 +1,7 @@
 //! `cargo xtask check` and the runner that `test` shares with it: named parts, each a command, with time and outcome.
 
 use crate::essence::essence;
-use crate::test::{IMAGE_TESTS, MACHINE_TESTS};
+use crate::test::{MACHINE_TESTS, PROGRAM_TESTS};
 use anyhow::{Context, Result, bail};
 use ferric_tests::artifacts::workspace;
 use std::io::{IsTerminal, Read, Write};
@@ -106,7 +106,7 @@ pub fn without_machines(runner: &mut Runner) {
     runner.cargo("lints", &["clippy", "--quiet", "--workspace", "--all-targets", "--", "--deny", "warnings"]);
     // Tests with built programs and with machines are no default targets; name them.
     let mut arguments = vec!["clippy", "--quiet", "-p", "ferric-tests"];
-    arguments.extend(IMAGE_TESTS.iter().chain(MACHINE_TESTS).flat_map(|test| ["--test", test]));
+    arguments.extend(PROGRAM_TESTS.iter().chain(MACHINE_TESTS).flat_map(|test| ["--test", test]));
     arguments.extend(["--", "--deny", "warnings"]);
     runner.cargo("lints of the tests with built programs and machines", &arguments);
     runner.cargo("unit tests", &["test", "--quiet", "--workspace"]);

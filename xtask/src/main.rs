@@ -5,7 +5,8 @@
 //! - `bench image` measures our image writer against others, `bench parts` what it is made of.
 //! - `fuzz [TARGET] [--seconds N]` runs the parsers under libFuzzer.
 //! - `mutants [--count N] [--seed S]` holds the image writer against qemu-img on mutated images.
-//! - `test [FILTER]` runs everything, machines included; `check` the part that needs no machine.
+//! - `test [--full] [FILTER]` runs everything, machines included, with `--full` the slow ones too; `check` the part that
+//!   needs no machine.
 
 mod bench;
 mod check;
@@ -18,6 +19,7 @@ mod test;
 
 use anyhow::{Result, bail};
 use std::process::ExitCode;
+use test::Extent;
 
 const USAGE: &str = "usage: cargo xtask COMMAND
   ramdisk [--profile server|vm] [--out DIR] [--firmware]
@@ -25,8 +27,9 @@ const USAGE: &str = "usage: cargo xtask COMMAND
           --firmware adds firmware.img from Debian's firmware packages or this machine's /lib/firmware
   demo [--bios|--uefi] [--keep] [--yes]
           deploys a real Debian to a virtual machine, from power-on to ssh; --keep leaves it running
-  test [FILTER]
-          formatting, lints, all tests, budgets, then the tests with machines whose name holds FILTER
+  test [--full] [FILTER]
+          formatting, lints, all tests, budgets, then the tests with machines whose name holds FILTER;
+          --full also runs those that are slow, which continuous integration does
   check   formatting, lints and the tests that need no machine
   bench image [--only WORD[,WORD]] [--runs N] [--quick] [--json FILE] [--agent PATH] [--yes]
           our image writer and what others use, in turns on one disk in memory, beside what the machine allows
@@ -56,8 +59,10 @@ fn dispatch(words: &[&str]) -> Result<ExitCode> {
     match words {
         ["ramdisk", rest @ ..] => ramdisk::run(rest).map(|()| ExitCode::SUCCESS),
         ["demo", rest @ ..] => demo::run(rest).map(|()| ExitCode::SUCCESS),
-        ["test"] => test::run(""),
-        ["test", filter] => test::run(filter),
+        ["test", "--full"] => test::run("", Extent::Full),
+        ["test", "--full", filter] => test::run(filter, Extent::Full),
+        ["test"] => test::run("", Extent::Usual),
+        ["test", filter] => test::run(filter, Extent::Usual),
         ["check"] => check::run(),
         ["fuzz", rest @ ..] => fuzz::run(rest).map(|()| ExitCode::SUCCESS),
         ["mutants", rest @ ..] => mutants::run(rest).map(|()| ExitCode::SUCCESS),

@@ -12,12 +12,20 @@ use std::process::ExitCode;
 
 /// Files of `tests/e2e` in the order they run: the quick and basic ones first.
 pub const MACHINE_TESTS: &[&str] =
-    &["e2e_harness", "e2e_ramdisk", "e2e_deploy", "e2e_kill", "e2e_bad_input", "e2e_power_cut"];
+    &["e2e_harness", "e2e_ramdisk", "e2e_deploy", "e2e_kill", "e2e_bad_input", "e2e_power_cut", "e2e_real_ironic"];
 
-/// Files of `tests/images`: images and the built agent, no machine.
-pub const IMAGE_TESTS: &[&str] = &["images_corpus", "images_hostile", "images_mutants"];
+/// Files of `tests/images` and `tests/wire`: the built agent, no machine.
+pub const PROGRAM_TESTS: &[&str] = &["images_corpus", "images_hostile", "images_mutants", "wire_functional"];
 
-pub fn run(filter: &str) -> Result<ExitCode> {
+/// How much is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    Usual,
+    /// Also the slow machine tests: those whose names begin with `full_`, which are marked `#[ignore]`.
+    Full,
+}
+
+pub fn run(filter: &str, extent: Extent) -> Result<ExitCode> {
     host::prepare(host::consent())?;
     let mut runner = Runner::default();
     if filter.is_empty() {
@@ -25,7 +33,7 @@ pub fn run(filter: &str) -> Result<ExitCode> {
         runner.part("fuzz: every parser, briefly", fuzz::briefly);
     }
     runner.part("build: programs, static", || artifacts::programs().map(drop));
-    for test in IMAGE_TESTS {
+    for test in PROGRAM_TESTS {
         tests_of(&mut runner, test, filter);
     }
     runner.part("build: ramdisks, and their budgets", budgets);
@@ -36,6 +44,9 @@ pub fn run(filter: &str) -> Result<ExitCode> {
     println!("machines run under {:?}", Accel::choose());
     for test in MACHINE_TESTS {
         tests_of(&mut runner, test, filter);
+        if extent == Extent::Full && has_slow_tests(test)? {
+            slow_tests_of(&mut runner, test, filter);
+        }
     }
     Ok(runner.finish())
 }
@@ -49,6 +60,27 @@ fn tests_of(runner: &mut Runner, test: &str, filter: &str) {
         arguments.push(filter);
     }
     runner.part(test, || cargo(&arguments));
+}
+
+/// Beginning of the names of tests that only a full run does.
+const SLOW: &str = "full_";
+
+fn has_slow_tests(test: &str) -> Result<bool> {
+    let file = workspace().join("tests").join(test.replacen('_', "/", 1)).with_extension("rs");
+    let text = std::fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+    Ok(text.contains(&format!("fn {SLOW}")))
+}
+
+/// The slow tests of one file whose names begin with `filter`; all, if the file's name holds it.
+fn slow_tests_of(runner: &mut Runner, test: &str, filter: &str) {
+    let names = match filter {
+        _ if filter.starts_with(SLOW) => filter,
+        _ if test.contains(filter) => SLOW,
+        _ => return,
+    };
+    let mut arguments = vec!["test", "--quiet", "-p", "ferric-tests", "--test", test, "--"];
+    arguments.extend(["--test-threads", "1", "--nocapture", "--ignored", names]);
+    runner.part(&format!("{test}, slow"), || cargo(&arguments));
 }
 
 fn budgets() -> Result<()> {

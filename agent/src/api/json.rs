@@ -4,18 +4,19 @@ use ferric_common::limits;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 use std::fmt;
+use std::io::Read;
 
 /// A node travels inside a command's parameters, three levels below the top.
 const DEPTH: usize = limits::JSON_DEPTH + 3;
 /// Members of one array or object.
 const MEMBERS: usize = 100_000;
 
-/// Parses a whole body.
+/// Parses a whole body as it comes: of a large one no second copy is held.
 ///
 /// # Errors
 /// Words for the sender, with line and column where known.
-pub fn parse(body: &[u8]) -> Result<Value, String> {
-    let mut reader = serde_json::Deserializer::from_slice(body);
+pub fn parse(body: impl Read) -> Result<Value, String> {
+    let mut reader = serde_json::Deserializer::from_reader(body);
     let value = Bounded { depth: 0 }.deserialize(&mut reader).map_err(|error| error.to_string())?;
     reader.end().map_err(|error| error.to_string())?;
     Ok(value)

@@ -1,15 +1,18 @@
 //! The command API: what a conductor calls on port 9999.
 //!
-//! [`routes`] is pure, [`server`] moves bytes, [`tls`] makes the certificate, [`error`] is the wire's error form. This
-//! file joins them: token check, then the body, then the executor. Source of routes and texts: ironic-python-agent
-//! 13.0.0, recorded in `tests/golden/traces/`.
+//! [`routes`] is pure, [`server`] moves bytes, [`body`] reads a command while it comes, [`tls`] makes the certificate,
+//! [`error`] is the wire's error form. This file joins them: token check, then the body, then the executor. Source of
+//! routes and texts: ironic-python-agent 13.0.0, recorded in `tests/golden/traces/`.
 
+pub mod body;
 pub mod error;
 pub mod json;
 pub mod routes;
 pub mod server;
 pub mod tls;
 
+#[cfg(test)]
+mod replay;
 #[cfg(test)]
 mod tests;
 
@@ -90,7 +93,8 @@ impl Api {
         }
     }
 
-    /// Answers an authorized request. `base` is how the client reached us, `raw_query` is kept in redirects.
+    /// Answers an authorized request. `base` is how the client reached us, `raw_query` is kept in redirects; only a
+    /// command has a body.
     ///
     /// # Errors
     /// [`ApiError`].
@@ -100,7 +104,7 @@ impl Api {
         query: &Query,
         raw_query: Option<&str>,
         base: &str,
-        body: &[u8],
+        body: Value,
     ) -> Result<Reply, ApiError> {
         let value = match route {
             Route::Redirect(path) => {
@@ -126,8 +130,8 @@ fn encode<T: serde::Serialize>(value: &T) -> Result<Value, ApiError> {
     serde_json::to_value(value).map_err(|error| ApiError::Crash(error.to_string()))
 }
 
-fn command(body: &[u8]) -> Result<(String, serde_json::Map<String, Value>), ApiError> {
-    let Value::Object(mut body) = json::parse(body).map_err(ApiError::Json)? else {
+fn command(body: Value) -> Result<(String, serde_json::Map<String, Value>), ApiError> {
+    let Value::Object(mut body) = body else {
         return Err(ApiError::Shape);
     };
     match (body.remove("name"), body.remove("params")) {

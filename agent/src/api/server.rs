@@ -1,15 +1,16 @@
 //! Connections, TLS and HTTP/1.1 within bounds. Knows nothing of commands.
 
 use super::error::ApiError;
-use super::{Api, Reply, routes};
+use super::{Api, Reply, body, routes};
 use bytes::Bytes;
 use ferric_common::limits;
 use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue, LOCATION};
 use http::{Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::Value;
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -170,10 +171,10 @@ async fn handle(api: &Api, seat: &Seat, scheme: &str, request: Request<Incoming>
     api.authorize(&route, &query)?;
     let base = base(&head.headers, scheme).unwrap_or_else(|| api.base.clone());
     let body = match route {
-        routes::Route::Run => read(body, head.headers.get(CONTENT_LENGTH)).await?,
-        _ => Bytes::new(),
+        routes::Route::Run => body::read(body, head.headers.get(CONTENT_LENGTH)).await?,
+        _ => Value::Null,
     };
-    api.answer(route, &query, head.uri.query(), &base, &body).await
+    api.answer(route, &query, head.uri.query(), &base, body).await
 }
 
 /// Scheme and authority as the client wrote them; none if the header could not stand in a link.
@@ -182,33 +183,6 @@ fn base(headers: &http::HeaderMap, scheme: &str) -> Option<String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-._:[]".contains(c);
     (host.len() <= limits::NAME && !host.is_empty() && host.chars().all(plain))
         .then(|| format!("{scheme}://{host}"))
-}
-
-/// Reads a body whose sender showed the token.
-async fn read(body: Incoming, length: Option<&HeaderValue>) -> Result<Bytes, ApiError> {
-    let declared = length.and_then(|value| value.to_str().ok()?.parse::<u64>().ok()).unwrap_or(0);
-    if declared > limits::BODY_COMMAND as u64 {
-        return Err(ApiError::TooLarge(limits::BODY_COMMAND));
-    }
-    let mut body = Limited::new(body, limits::BODY_COMMAND);
-    let mut bytes = Vec::with_capacity(usize::try_from(declared).unwrap_or(0).min(1 << 20));
-    loop {
-        let frame = tokio::time::timeout(limits::BODY_IDLE, body.frame())
-            .await
-            .map_err(|_| ApiError::Slow(limits::BODY_IDLE.as_secs()))?;
-        match frame {
-            None => return Ok(bytes.into()),
-            Some(Ok(frame)) => {
-                if let Ok(data) = frame.into_data() {
-                    bytes.extend_from_slice(&data);
-                }
-            }
-            Some(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
-                return Err(ApiError::TooLarge(limits::BODY_COMMAND));
-            }
-            Some(Err(error)) => return Err(ApiError::Request(format!("reading the body: {error}"))),
-        }
-    }
 }
 
 fn render(result: Result<Reply, ApiError>) -> Response<Full<Bytes>> {

@@ -1,13 +1,13 @@
-//! The command API over real TLS on loopback: every error of the wire, the recorded probes, the bounds.
+//! The command API over real TLS on loopback: every error of the wire, the bounds. Recorded exchanges are in [`super::replay`].
 
 use super::*;
 use crate::api::tls::{make, server_config};
+use crate::commands::rooms::ImageWriter;
 use crate::config::{Curve, TlsMinimum, Trust};
 use crate::fetch::{self, Answer, Ask};
-use crate::testing::{Act, Gate, ScriptedWriter, SmallMachine, TOKEN, context, image_info, until};
+use crate::testing::{Act, Gate, ScriptedWriter, SmallMachine, TOKEN, context, image_info};
 use ferric_common::limits;
 use http::Method;
-use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -15,10 +15,10 @@ use tokio::sync::Notify;
 use url::Url;
 
 /// A server with its own certificate, and a client that trusts exactly that one.
-struct Lab {
-    base: String,
+pub(super) struct Lab {
+    pub(super) base: String,
     tls: Arc<rustls::ClientConfig>,
-    executor: Arc<Executor>,
+    pub(super) executor: Arc<Executor>,
     machine: Arc<SmallMachine>,
     _server: tokio::task::JoinHandle<()>,
 }
@@ -28,17 +28,38 @@ async fn lab(act: Act, rule: ReadRule) -> Lab {
 }
 
 async fn lab_with(act: Act, rule: ReadRule, secure: bool, machine: SmallMachine) -> Lab {
+    lab_writing(ScriptedWriter::new(act), rule, secure, machine).await
+}
+
+pub(super) async fn lab_writing(
+    writer: impl ImageWriter + 'static,
+    rule: ReadRule,
+    secure: bool,
+    machine: SmallMachine,
+) -> Lab {
+    lab_at("127.0.0.1", TlsMinimum::V13, writer, rule, secure, machine).await
+}
+
+async fn lab_at(
+    host: &str,
+    minimum: TlsMinimum,
+    writer: impl ImageWriter + 'static,
+    rule: ReadRule,
+    secure: bool,
+    machine: SmallMachine,
+) -> Lab {
     let machine = Arc::new(machine);
-    let context = context(machine.clone(), ScriptedWriter::new(act));
+    let mut context = context(machine.clone(), writer);
+    // What conductors send by default.
+    context.rules.md5 = true;
     let executor = Arc::new(Executor::new(Arc::new(context), Vec::new(), None, Arc::new(Notify::new())));
-    let listener = server::bind(Some([127, 0, 0, 1].into()), 0).await.unwrap();
-    let port = listener.local_addr().unwrap().port();
+    let listener = server::bind(Some(host.parse().unwrap()), 0).await.unwrap();
     let scheme = if secure { "https" } else { "http" };
-    let base = format!("{scheme}://127.0.0.1:{port}");
+    let base = format!("{scheme}://{}", listener.local_addr().unwrap());
     let token = AgentToken::new(TOKEN).unwrap();
     let api = Api::new(executor.clone(), token, rule, base.clone(), "ferric-test".into(), 1.5);
-    let pair = make("127.0.0.1", "lab", Curve::P384, SystemTime::now()).unwrap();
-    let server = secure.then(|| server_config(&pair, TlsMinimum::V13).unwrap());
+    let pair = make(host, "lab", Curve::P384, SystemTime::now()).unwrap();
+    let server = secure.then(|| server_config(&pair, minimum).unwrap());
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("agent.crt");
     std::fs::write(&file, &pair.certificate).unwrap();
@@ -48,7 +69,7 @@ async fn lab_with(act: Act, rule: ReadRule, secure: bool, machine: SmallMachine)
 }
 
 impl Lab {
-    async fn ask(&self, method: Method, path: &str, body: impl Into<bytes::Bytes>) -> Answer {
+    pub(super) async fn ask(&self, method: Method, path: &str, body: impl Into<bytes::Bytes>) -> Answer {
         let mut ask =
             Ask::get(Url::parse(&format!("{}{path}", self.base)).unwrap(), 64 << 20, Duration::from_secs(30));
         (ask.method, ask.body) = (method, body.into());
@@ -63,7 +84,7 @@ impl Lab {
     }
 }
 
-fn parsed(answer: Answer) -> (u16, Value) {
+pub(super) fn parsed(answer: Answer) -> (u16, Value) {
     let body = serde_json::from_slice(&answer.body).unwrap_or(Value::Null);
     (answer.status, body)
 }
@@ -239,6 +260,16 @@ async fn logs_come_as_an_archive_and_only_the_newest_is_kept() {
     assert_eq!(results[1].command_result, Some(json!({"system_logs": logs})));
 }
 
+#[tokio::test]
+async fn ipv6_is_spoken_and_stands_in_the_certificate_and_in_links() {
+    let (writer, machine) = (ScriptedWriter::new(Act::Succeed), SmallMachine::default());
+    let lab = lab_at("::1", TlsMinimum::V13, writer, ReadRule::Always, true, machine).await;
+    assert!(lab.base.starts_with("https://[::1]:"), "{}", lab.base);
+    let (status, root) = lab.get("/").await;
+    let link = root["default_version"]["links"][0]["href"].as_str().unwrap();
+    assert_eq!((status, link), (200, format!("{}/v1", lab.base).as_str()));
+}
+
 /// A plain connection to a plain server, for requests that no client would send.
 async fn raw(lab: &Lab, request: &str) -> String {
     let mut stream = TcpStream::connect(lab.base.strip_prefix("http://").unwrap()).await.unwrap();
@@ -276,6 +307,40 @@ async fn what_is_too_large_is_refused_before_it_is_read() {
     }
 }
 
+/// What a conductor sends for a config drive of 48 MiB: more than 128 MiB, as it stands there twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_above_a_hundred_megabytes_is_taken() {
+    const DRIVE: usize = 48 << 20;
+    let writer = ScriptedWriter::new(Act::Succeed);
+    let orders = writer.orders.clone();
+    let machine = SmallMachine::with_disks(&[("/dev/sda", 8)]);
+    let lab = lab_writing(writer, ReadRule::Always, true, machine).await;
+    let drive = {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::none());
+        std::io::Write::write_all(&mut gzip, &vec![7; DRIVE]).unwrap();
+        base64::Engine::encode(&base64::engine::general_purpose::STANDARD, gzip.finish().unwrap())
+    };
+    let mut step = write_step();
+    for place in ["/params/step/args/image_info", "/params/step/args"] {
+        let args = step.pointer_mut(place).and_then(Value::as_object_mut).unwrap();
+        args.insert("configdrive".into(), drive.as_str().into());
+    }
+    drop(drive);
+    let (status, done) = lab.post("&wait=true", step).await;
+    assert_eq!((status, &done["command_status"]), (200, &json!("SUCCEEDED")), "{done}");
+    assert_eq!(orders.lock().unwrap().first().unwrap().1, DRIVE);
+}
+
+/// The body of a stranger's words is read to its end, so that the client hears the answer.
+#[tokio::test]
+async fn a_long_body_that_is_no_json_is_answered() {
+    let lab = lab(Act::Succeed, ReadRule::Always).await;
+    let path = format!("/v1/commands/?agent_token={TOKEN}");
+    let (status, fault) = parsed(lab.ask(Method::POST, &path, vec![b'x'; 4 << 20]).await);
+    let said = fault["faultstring"].as_str().unwrap();
+    assert!(status == 400 && said.starts_with("400 Bad Request: Failed to decode JSON object: "), "{said}");
+}
+
 #[tokio::test]
 async fn a_silent_connection_is_closed_before_and_after_its_first_request() {
     let lab = lab_with(Act::Succeed, ReadRule::Always, false, SmallMachine::default()).await;
@@ -302,114 +367,4 @@ async fn strangers_get_sixteen_connections_and_a_token_opens_more() {
     let mut refused = TcpStream::connect(&address).await.unwrap();
     let ended = tokio::time::timeout(Duration::from_secs(5), refused.read(&mut byte)).await.unwrap();
     assert!(matches!(ended, Ok(0) | Err(_)), "the seventeenth is closed");
-}
-
-/// Where our answers differ from the recorded ones on purpose: the note of the probe, our status, and why.
-const DIFFERENCES: &[(&str, u16, &str)] = &[
-    (
-        "get_clean_steps",
-        200,
-        "the recorded 404 is a KeyError on a node without instance_info, reported as a missing extension",
-    ),
-    ("get_service_steps", 404, "no service steps yet; a conductor takes any error for 'no steps'"),
-    ("poll, not standalone", 404, "namespace not built"),
-    ("poll set, not standalone", 404, "namespace not built"),
-    ("lockdown", 404, "namespace not built"),
-    (
-        "install_bootloader, no such root",
-        200,
-        "the recorded 'instance_info' is a KeyError; we say what is not supported",
-    ),
-    ("prepare_image, image is not there (404)", 200, "as above: the checksum 'ab' is refused in words"),
-    ("prepare_image, unknown hash", 200, "as above: the algorithm is refused in words"),
-    ("a long async command starts", 200, "as above"),
-    ("... it runs", 200, "shows the result of the one above"),
-    ("... GET with wait=true", 200, "shows the result of the one above"),
-    ("clean version mismatch", 200, "details quote JSON, not Python"),
-    ("clean step without a name", 200, "details quote JSON, not Python"),
-    ("not JSON", 400, "the parser's own words after the same beginning"),
-    (
-        "unexpected parameter (real IPA: 500, and its list answers 500 from now on)",
-        200,
-        "a stored failure, as the list must stay readable",
-    ),
-    ("missing parameters", 200, "a stored failure, as the list must stay readable"),
-    ("list at the end", 200, "the list stays readable"),
-    ("status", 200, "our own version and start"),
-    ("old path", 200, "our own version and start"),
-    ("status while busy", 200, "our own version and start"),
-];
-
-#[tokio::test]
-async fn recorded_probes_get_the_recorded_answers() {
-    let trace = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/traces/probe-agent.jsonl");
-    let lab = lab(Act::Succeed, ReadRule::Always).await;
-    let recorded_token = "6aYX5nWPcyftCIPZGLm38IsBDv8dMzwvVXFKjBfj-ew";
-    let ids: Mutex<Vec<(String, String)>> = Mutex::default();
-    let mut replayed = 0;
-    for line in std::fs::read_to_string(trace).unwrap().lines() {
-        let probe: Value = serde_json::from_str(line).unwrap();
-        if probe["dir"] != "probe->agent" {
-            continue;
-        }
-        let note = probe["note"].as_str().unwrap();
-        let mut path = probe["url"].as_str().unwrap().replacen("http://10.78.0.2:9999", "", 1);
-        path = path.replace(recorded_token, TOKEN);
-        for (theirs, ours) in ids.lock().unwrap().iter() {
-            path = path.replace(theirs, ours);
-        }
-        let method: Method = probe["method"].as_str().unwrap().parse().unwrap();
-        let body = match &probe["req_body"] {
-            Value::Null => String::new(),
-            Value::String(text) => text.clone(),
-            other => other.to_string(),
-        };
-        until("the command before", || {
-            let results = lab.executor.results();
-            let running = results
-                .last()
-                .is_some_and(|r| r.command_status == ferric_common::wire::command::CommandStatus::Running);
-            (!running).then_some(())
-        })
-        .await;
-        let mut answer = lab.ask(method, &path, body).await;
-        if answer.status == 308 {
-            let to = answer.headers.get("location").unwrap().to_str().unwrap().replacen(&lab.base, "", 1);
-            answer = lab.ask(Method::GET, &to, "").await;
-        }
-        let (status, ours) = parsed(answer);
-        let theirs = &probe["resp_body"];
-        if let (Some(a), Some(b)) = (theirs["id"].as_str(), ours["id"].as_str()) {
-            ids.lock().unwrap().push((a.to_string(), b.to_string()));
-        }
-        replayed += 1;
-        if let Some((_, expected, why)) = DIFFERENCES.iter().find(|(name, ..)| *name == note) {
-            assert_eq!(status, *expected, "{note} ({why}): {ours}");
-            continue;
-        }
-        assert_eq!(u64::from(status), probe["status"].as_u64().unwrap(), "{note}: {ours}");
-        compare(note, &lab.base, &ours, theirs);
-    }
-    assert!(replayed >= 50, "only {replayed} probes were in the file");
-}
-
-/// Same keys; same texts in faults, documents and command errors.
-fn compare(note: &str, base: &str, ours: &Value, theirs: &Value) {
-    let keys = |value: &Value| value.as_object().map(|map| map.keys().cloned().collect::<Vec<_>>());
-    assert_eq!(keys(ours), keys(theirs), "{note}");
-    for key in ["faultcode", "faultstring", "command_name", "command_status", "command_error"] {
-        assert_eq!(ours.get(key), theirs.get(key), "{note}: {key}");
-    }
-    if theirs.get("links").or_else(|| theirs.get("versions")).is_some() {
-        let expected = theirs.to_string().replace("http://10.78.0.2:9999", base);
-        assert_eq!(ours, &serde_json::from_str::<Value>(&expected).unwrap(), "{note}");
-    }
-    if theirs["command_status"] == "SUCCEEDED" {
-        assert_eq!(keys(&ours["command_result"]), keys(&theirs["command_result"]), "{note}");
-    }
-    if let Some(commands) = ours.get("commands").and_then(Value::as_array) {
-        for command in commands.iter().filter(|command| command.get("command_name").is_some()) {
-            assert_eq!(keys(command), keys(&theirs["commands"][0]), "{note}");
-        }
-    }
 }

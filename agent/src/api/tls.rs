@@ -124,6 +124,18 @@ mod tests {
         assert_eq!(subject_alt_name("ab"), [0x30, 4, 0x82, 2, b'a', b'b']);
     }
 
+    /// A conductor whose clock is up to a day behind the machine's still takes the certificate, for a month.
+    #[test]
+    fn a_certificate_begins_a_day_ago_and_lasts_thirty() {
+        // 2026-11-26 12:00:00 UTC
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_694_400);
+        let pair = make("10.0.0.1", "node", Curve::P384, now).unwrap();
+        let der = CertificateDer::from_pem_slice(pair.certificate.as_bytes()).unwrap();
+        // SEQUENCE of two UTCTime values.
+        let validity = b"\x30\x1e\x17\x0d261125120000Z\x17\x0d261226120000Z";
+        assert!(der.windows(validity.len()).any(|bytes| bytes == validity), "{:02x?}", der.as_ref());
+    }
+
     /// The wire form of the recorded certificate: critical extension 2.5.29.17.
     const CRITICAL_SAN: [u8; 8] = [0x06, 0x03, 0x55, 0x1d, 0x11, 0x01, 0x01, 0xff];
 

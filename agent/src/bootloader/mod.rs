@@ -5,9 +5,11 @@
 //! calls are `platform`'s. No boot loader is installed and no program is started: an image brings its own loader.
 //! Source of the rules: ironic-python-agent 13.0.0, `efi_utils.py`; UEFI 2.10, chapters 3.1 and 10.3.
 
+pub mod clean;
 pub mod entry;
 mod esp;
 mod loader;
+pub mod path;
 mod plan;
 mod table;
 
@@ -104,10 +106,20 @@ fn wait_for_partition(machine: &dyn Machine, disk: &str, number: u32) -> Result<
 }
 
 fn write(variables: &dyn EfiVariables, entries: &[Entry]) -> Result<(), BootError> {
-    let failed = |action: &'static str, name: &str| {
-        let name = name.to_owned();
-        move |source| BootError::Variable { action, name, source }
-    };
+    let existing = existing(variables)?;
+    for change in plan::plan(&existing, &order(variables)?, entries).ok_or(BootError::Full)? {
+        carry_out(variables, change)?;
+    }
+    Ok(())
+}
+
+fn failed(action: &'static str, name: &str) -> impl FnOnce(io::Error) -> BootError {
+    let name = name.to_owned();
+    move |source| BootError::Variable { action, name, source }
+}
+
+/// The entries by number.
+fn existing(variables: &dyn EfiVariables) -> Result<BTreeMap<u16, Vec<u8>>, BootError> {
     let mut existing = BTreeMap::new();
     for name in variables.names().map_err(failed("listing", "Boot####"))? {
         if let Some(number) = plan::number(&name)
@@ -116,20 +128,25 @@ fn write(variables: &dyn EfiVariables, entries: &[Entry]) -> Result<(), BootErro
             existing.insert(number, bytes);
         }
     }
-    let order = variables.read(plan::ORDER).map_err(failed("reading", plan::ORDER))?.unwrap_or_default();
-    for change in plan::plan(&existing, &order, entries).ok_or(BootError::Full)? {
-        match change {
-            Change::Write(name, bytes) => {
-                variables.write(&name, &bytes).map_err(failed("writing", &name))?;
-                // Some firmware says yes and keeps what it had.
-                if variables.read(&name).map_err(failed("reading", &name))?.as_ref() != Some(&bytes) {
-                    return Err(BootError::ReadBack(name));
-                }
+    Ok(existing)
+}
+
+fn order(variables: &dyn EfiVariables) -> Result<Vec<u8>, BootError> {
+    Ok(variables.read(plan::ORDER).map_err(failed("reading", plan::ORDER))?.unwrap_or_default())
+}
+
+fn carry_out(variables: &dyn EfiVariables, change: Change) -> Result<(), BootError> {
+    match change {
+        Change::Write(name, bytes) => {
+            variables.write(&name, &bytes).map_err(failed("writing", &name))?;
+            // Some firmware says yes and keeps what it had.
+            match variables.read(&name).map_err(failed("reading", &name))?.as_ref() == Some(&bytes) {
+                true => Ok(()),
+                false => Err(BootError::ReadBack(name)),
             }
-            Change::Remove(name) => variables.remove(&name).map_err(failed("removing", &name))?,
         }
+        Change::Remove(name) => variables.remove(&name).map_err(failed("removing", &name)),
     }
-    Ok(())
 }
 
 #[cfg(test)]

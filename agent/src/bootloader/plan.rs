@@ -59,6 +59,18 @@ pub fn plan(existing: &BTreeMap<u16, Vec<u8>>, order: &[u8], wanted: &[Entry]) -
     Some(changes)
 }
 
+/// The changes that take entries away: out of the order first.
+pub fn without(order: &[u8], gone: &[u16]) -> Vec<Change> {
+    let before: Vec<u16> = order.as_chunks::<2>().0.iter().map(|pair| u16::from_le_bytes(*pair)).collect();
+    let after: Vec<u16> = before.iter().copied().filter(|number| !gone.contains(number)).collect();
+    let mut changes = Vec::new();
+    if after != before {
+        changes.push(Change::Write(ORDER.to_owned(), after.into_iter().flat_map(u16::to_le_bytes).collect()));
+    }
+    changes.extend(gone.iter().map(|number| Change::Remove(name(*number))));
+    changes
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,10 +1,10 @@
 //! From a declared checksum to a digest, also by way of a checksum file such as `SHA256SUMS`.
 
 use super::checksum_file::{find, parse};
-use super::image_info::{Image, Sum};
+use super::image_info::{Image, MD5_REFUSED, Sum};
 use super::{Context, Failure, failure};
 use crate::fetch;
-use ferric_common::ids::Digest;
+use ferric_common::ids::{Digest, DigestAlgorithm};
 use ferric_common::limits;
 use http::header::HeaderValue;
 use std::time::Duration;
@@ -16,9 +16,19 @@ const WITHIN: Duration = Duration::from_secs(60);
 /// The digest that the image must have.
 ///
 /// # Errors
-/// [`failure::INVALID_PARAMS`] for a checksum that is none, [`failure::IMAGE_DOWNLOAD`] when the file that holds it
-/// cannot be fetched, [`failure::IMAGE_CHECKSUM`] when it does not name the image.
+/// [`failure::INVALID_PARAMS`] for a checksum that is none, or MD5 where it was not allowed;
+/// [`failure::IMAGE_DOWNLOAD`] when the file that holds it cannot be fetched; [`failure::IMAGE_CHECKSUM`] when it does
+/// not name the image.
 pub fn digest(context: &Context, image: &Image) -> Result<Digest, Failure> {
+    let digest = declared(context, image)?;
+    // Whichever field it came in, a file that the address names included.
+    match digest.algorithm == DigestAlgorithm::Md5 && !context.rules.md5 {
+        true => Err(failure::INVALID_PARAMS.with(MD5_REFUSED)),
+        false => Ok(digest),
+    }
+}
+
+fn declared(context: &Context, image: &Image) -> Result<Digest, Failure> {
     match &image.sum {
         Sum::Hex { algorithm, value } => parse(algorithm.as_deref(), value),
         Sum::File { algorithm, url } => {

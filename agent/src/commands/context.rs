@@ -17,6 +17,7 @@ pub struct NodeView {
     pub properties: Map<String, Value>,
     pub instance_info: Map<String, Value>,
     pub driver_internal_info: Map<String, Value>,
+    pub raid_config: Map<String, Value>,
 }
 
 impl NodeView {
@@ -28,6 +29,7 @@ impl NodeView {
             properties: part("properties"),
             instance_info: part("instance_info"),
             driver_internal_info: part("driver_internal_info"),
+            raid_config: part("raid_config"),
         }
     }
 }

@@ -12,6 +12,7 @@ pub fn execute_deploy_step(context: &Context, params: &Params, job: &Job) -> Res
     steps::execute(Family::Deploy, context, params, |name, args| match name {
         "write_image" => write_image(context, args, job),
         "erase_devices_metadata" => rooms::erase_devices_metadata(context),
+        "clean_uefi_nvram" => rooms::clean_uefi_nvram(context, args),
         // The conductor's own step; whoever sends it in-band gets the truth: a whole-disk image boots by itself.
         "prepare_instance_boot" => Ok(Value::Null),
         _ => Err(steps::unknown(name)),

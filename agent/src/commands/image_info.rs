@@ -31,6 +31,9 @@ pub struct Image {
     pub proxies: BTreeMap<String, String>,
 }
 
+/// What an operator whose image has an MD5 checksum alone is told.
+pub const MD5_REFUSED: &str = "Image checksum is MD5, which neither the controller ([agent]allow_md5_checksum) nor this \
+                               agent's configuration allows; give a sha256 or sha512 checksum.";
 const NO_CHECKSUM: &str = "Image checksum is not available, either the 'checksum' field or the 'os_hash_algo' and \
                            'os_hash_value' fields pair must be set for image verification.";
 
@@ -105,15 +108,14 @@ fn choose_sum(info: &ImageInfo, rules: &Rules) -> Result<Sum, Failure> {
 }
 
 fn sum_of(algorithm: Option<String>, value: String, rules: &Rules) -> Result<Sum, Failure> {
-    let is_md5 = algorithm.as_deref().map_or(value.len() == 32, |name| name.eq_ignore_ascii_case("md5"));
-    if is_md5 && !rules.md5 {
-        return Err(failure::INVALID_PARAMS.with(
-            "Image checksum is MD5, which neither the controller ([agent]allow_md5_checksum) nor this agent's \
-             configuration allows; give a sha256 or sha512 checksum.",
-        ));
-    }
     let lower = value.to_ascii_lowercase();
-    if lower.starts_with("http://") || lower.starts_with("https://") {
+    let is_address = lower.starts_with("http://") || lower.starts_with("https://");
+    let has_its_length = value.len() == 32 && !is_address;
+    let is_md5 = algorithm.as_deref().map_or(has_its_length, |name| name.eq_ignore_ascii_case("md5"));
+    if is_md5 && !rules.md5 {
+        return Err(failure::INVALID_PARAMS.with(MD5_REFUSED));
+    }
+    if is_address {
         let url = web_address(&value)?;
         return Ok(Sum::File { algorithm, url });
     }

@@ -2,14 +2,18 @@
 
 use super::image_info::Image;
 use super::{Context, Failure, Job, failure};
+use crate::bootloader;
 use crate::disk::choose;
+use crate::disk::erase::{self, board::Watch};
 use crate::disk::wipe::{self, EraseError};
 use crate::image::error::Class;
 use crate::image::{self, ImageError, ImageFormat, ImageRequest, WriteRequest};
 use crate::platform::block::BlockDevice;
 use crate::platform::linux::process;
+use ferric_common::events::Progress;
+use ferric_common::hints;
 use ferric_common::ids::Digest;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
 /// A checked image with everything that the pipeline needs.
@@ -120,16 +124,91 @@ fn root_disk_now(context: &Context) -> Result<String, Failure> {
 /// [`failure::BLOCK_DEVICE_ERASE`] naming each device that could not be wiped, [`failure::PROTECTED_DEVICE`] for a file
 /// system that other machines share.
 pub fn erase_devices_metadata(context: &Context) -> Result<Value, Failure> {
+    erasing(context, |node| wipe::erase_devices_metadata(context.machine.as_ref(), node))
+}
+
+/// Erases all disks securely, those in the node's skip list left out; says what was done to each.
+///
+/// # Errors
+/// As [`erase_devices_metadata`].
+pub fn erase_devices(context: &Context, job: &Job) -> Result<Value, Failure> {
+    erasing(context, |node| erase::erase_devices(context.machine.as_ref(), node, job))
+}
+
+/// Erases NVMe drives securely and the metadata of all others.
+///
+/// # Errors
+/// As [`erase_devices_metadata`].
+pub fn erase_devices_express(context: &Context, job: &Job) -> Result<Value, Failure> {
+    erasing(context, |node| erase::erase_devices_express(context.machine.as_ref(), node, job))
+}
+
+impl Watch for Job {
+    fn is_cancelled(&self) -> bool {
+        self.cancel.is_set()
+    }
+    fn report(&self, progress: Progress) {
+        self.progress.set(progress);
+    }
+}
+
+/// Removes the kernel's crash records from the firmware's memory; says which there were.
+///
+/// # Errors
+/// [`failure::CLEANING`].
+pub fn erase_pstore(context: &Context) -> Result<Value, Failure> {
+    let gone =
+        context.machine.clear_pstore().map_err(|error| failure::CLEANING.with(failure::chain(&error)))?;
+    tracing::info!("{} crash records erased", gone.len());
+    Ok(json!({ "erased": gone }))
+}
+
+/// Removes boot entries of earlier systems; says which. A machine that was not started by UEFI has none.
+///
+/// # Errors
+/// [`failure::INVALID_PARAMS`] for patterns that are none, [`failure::CLEANING`] for firmware that refuses.
+pub fn clean_uefi_nvram(context: &Context, args: &Map<String, Value>) -> Result<Value, Failure> {
+    let given = args.get("match_patterns");
+    let patterns = bootloader::clean::patterns(given).ok_or_else(|| {
+        let shown = given.map(hints::python).unwrap_or_default();
+        failure::INVALID_PARAMS.with(format!("The match_patterns must be a list of strings: {shown}"))
+    })?;
+    if context.machine.inventory().boot.current_boot_mode != "uefi" {
+        tracing::info!("this machine was not started by UEFI: it has no boot entries to clean");
+        return Ok(json!({"removed": []}));
+    }
+    let refused = |error: &dyn std::error::Error| failure::CLEANING.with(failure::chain(error));
+    let variables = context.machine.efi_variables().map_err(|error| refused(&error))?;
+    let gone = bootloader::clean::remove(variables.as_ref(), &patterns).map_err(|error| refused(&error))?;
+    tracing::info!("boot entries removed: {gone:?}");
+    Ok(json!({ "removed": gone }))
+}
+
+/// Runs an erase step with the node as the disk room reads it.
+fn erasing(
+    context: &Context,
+    erase: impl FnOnce(&Value) -> Result<Value, EraseError>,
+) -> Result<Value, Failure> {
     let node = context.node();
+    let mut internal = node.driver_internal_info;
+    // What the kernel parameters of this machine allow counts where the conductor says nothing.
+    let allowed = [
+        (context.rules.wipe_special_filesystems, "wipe_special_filesystems"),
+        (context.rules.discard_erase, "agent_enable_discard_erase"),
+    ];
+    for (_, name) in allowed.into_iter().filter(|(is_allowed, _)| *is_allowed) {
+        internal.entry(name).or_insert(Value::Bool(true));
+    }
     let node = json!({
         "uuid": node.uuid,
         "properties": node.properties,
         "instance_info": node.instance_info,
-        "driver_internal_info": node.driver_internal_info,
+        "driver_internal_info": internal,
+        "raid_config": node.raid_config,
     });
     // Whatever was written in this boot is gone, wholly or in part.
     context.forget_written();
-    wipe::erase_devices_metadata(context.machine.as_ref(), &node).map_err(|error| {
+    erase(&node).map_err(|error| {
         let words = failure::chain(&error);
         match error {
             EraseError::Protected { .. } => failure::PROTECTED_DEVICE.with(words),

@@ -13,6 +13,10 @@ pub struct Rules {
     pub image_password: Option<String>,
     pub ignore_bootloader_failure: bool,
     pub verify: Verify,
+    /// File systems that other machines share may be erased.
+    pub wipe_special_filesystems: bool,
+    /// A disk whose own erase command failed may be discarded.
+    pub discard_erase: bool,
     /// How long after the agent's start a missing root disk is waited for, and the pause between looks.
     pub disk_wait: Duration,
     pub disk_pause: Duration,

@@ -31,11 +31,11 @@ pub fn hardware_manager_version() -> Value {
 /// The steps that this agent has, as published.
 pub fn published(family: Family) -> Value {
     let steps = match family {
-        Family::Clean => json!([
-            {"step": "erase_devices_metadata", "priority": 99, "interface": "deploy", "reboot_requested": false, "abortable": true},
-        ]),
+        Family::Clean => super::clean::published(),
         Family::Deploy => json!([
             {"step": "erase_devices_metadata", "priority": 0, "interface": "deploy", "reboot_requested": false},
+            {"step": "clean_uefi_nvram", "priority": 0, "interface": "deploy", "reboot_requested": false,
+             "argsinfo": super::clean::nvram_arguments()},
             {"step": "write_image", "priority": 0, "interface": "deploy", "reboot_requested": false},
         ]),
     };

@@ -144,6 +144,35 @@ async fn the_real_pipeline_writes_what_the_step_asks_for_and_names_what_went_wro
     assert_eq!(bytes, b"hello");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn md5_needs_leave_in_whatever_field_it_comes() {
+    let image = raw_image();
+    let digest: String =
+        <md5::Md5 as md5::Digest>::digest(&image).iter().map(|byte| format!("{byte:02x}")).collect();
+    let sums = format!("{digest}  disk.raw\n").into_bytes();
+    let server = crate::testing::serve_files(vec![("/disk.raw", image), ("/MD5SUMS", sums)]).await;
+    let url = format!("{server}/disk.raw");
+    for value in [digest.clone(), format!("{server}/MD5SUMS")] {
+        for allowed in [false, true] {
+            let machine = Arc::new(SmallMachine::with_disks(&[("/dev/sda", 8)]));
+            let mut context = context(machine.clone(), rooms::Pipeline);
+            context.rules.md5 = allowed;
+            let executor =
+                Arc::new(Executor::new(Arc::new(context), Vec::new(), None, Arc::new(Notify::new())));
+            let info = json!({"id": "disk.raw", "urls": [url], "disk_format": "raw", "checksum": value});
+            let step = json!({"interface": "deploy", "step": "write_image", "args": {"image_info": info}});
+            let params = json!({"step": step, "node": {"uuid": "n"}, "ports": []});
+            let params = params.as_object().cloned().unwrap();
+            let result = executor.run("deploy.execute_deploy_step", params, true).await.unwrap();
+            if allowed {
+                assert_eq!(result.command_status, CommandStatus::Succeeded, "{result:?}");
+            } else {
+                assert_eq!(failed(&result), ("InvalidCommandParamsError", image_info::MD5_REFUSED));
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn cleaning_blanks_the_disks_and_forgets_what_was_written() {
     let lab = lab(SmallMachine::with_disks(&[("/dev/sda", 8)]), Act::Succeed);

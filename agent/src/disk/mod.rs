@@ -1,8 +1,11 @@
-//! The machine's disks: choose the root disk, lay out its partition table, wipe what was there.
+//! The machine's disks: choose the root disk, lay out its partition table, wipe or erase what was there.
 
 pub mod aligned;
 pub mod choose;
+pub mod erase;
+pub mod holders;
 pub mod layout;
+pub mod look;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod wipe;

@@ -6,16 +6,15 @@
 
 use super::aligned;
 use super::choose::candidate;
+use super::holders::{self, Held};
+use super::look::{self, Device, Look};
 use crate::platform::block::BlockDevice;
 use crate::platform::machine::{Machine, MachineError};
-use ferric_common::formats::gpt::Gpt;
-use ferric_common::formats::signatures::{self, Kind, Spot};
-use ferric_common::formats::{gpt, mbr};
+use ferric_common::formats::signatures::{self, Spot};
 use ferric_common::hints::{HintError, SkipList};
-use ferric_common::units::{ByteCount, DiskOffset, MIB, SectorSize};
+use ferric_common::units::{ByteCount, DiskOffset, MIB};
 use serde_json::{Map, Value};
 use std::io;
-use std::sync::Arc;
 
 /// What stood on a device before it was blanked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,7 +41,7 @@ pub enum WipeError {
     Remains { device: String, what: &'static str, at: DiskOffset },
 }
 
-/// Why `erase_devices_metadata` did not do its work.
+/// Why an erase step did not do its work.
 #[derive(Debug, thiserror::Error)]
 pub enum EraseError {
     #[error("listing the disks to erase")]
@@ -57,6 +56,8 @@ pub enum EraseError {
     Protected { what: &'static str, device: String },
     #[error("Failed to erase the metadata on the device(s): {0}")]
     Failed(String),
+    #[error("Failed to erase the device(s): {0}")]
+    Disks(String),
 }
 
 /// Blanks the first and last MiB of a device and every signature in between, then reads back that they are gone.
@@ -96,8 +97,8 @@ pub fn metadata(disk: &dyn BlockDevice) -> Result<WipeReport, WipeError> {
 
 /// Blanks the metadata of all disks and their partitions, in reverse order of their names (partitions first).
 ///
-/// Left alone: disks in the node's `skip_block_devices`, read-only ones, members of software RAID arrays, the
-/// conductor's virtual floppy. Returns `null`, as upstream does.
+/// Left alone: disks in the node's `skip_block_devices`, read-only ones, the conductor's virtual floppy, and members of
+/// software RAID arrays if the node is meant to keep its arrays. Returns `null`, as upstream does.
 ///
 /// # Errors
 /// [`EraseError`]: a protected file system anywhere (then nothing is erased), or the list of devices that failed.
@@ -105,8 +106,9 @@ pub fn erase_devices_metadata(machine: &dyn Machine, node: &Value) -> Result<Val
     let empty = Map::new();
     let properties = node.get("properties").and_then(Value::as_object).unwrap_or(&empty);
     let skip = SkipList::parse(properties).map_err(EraseError::SkipList)?;
-    // Upstream's code takes `false` as the permission, its documentation `true`: only the documented word destroys data.
-    let insists = node.pointer("/driver_internal_info/wipe_special_filesystems") == Some(&Value::Bool(true));
+    let insists = look::insists(node);
+    let keeps_arrays = look::keeps_arrays(node, &skip.volume_names);
+    let rules = holders::Rules { keeps_arrays, insists };
 
     let mut failures = Vec::new();
     let mut devices = Vec::new();
@@ -115,13 +117,29 @@ pub fn erase_devices_metadata(machine: &dyn Machine, node: &Value) -> Result<Val
             tracing::info!(disk = facts.disk.name, "left alone: read-only or in skip_block_devices");
             continue;
         }
+        if look::is_kept_array(machine, &facts.disk.name, &skip.volume_names) {
+            tracing::info!(disk = facts.disk.name, "left alone: an array in skip_block_devices");
+            continue;
+        }
+        if !keeps_arrays && look::is_array(&facts.disk.name) {
+            // A leftover: it goes with the first of its members.
+            continue;
+        }
+        match holders::take_down(machine, &facts.disk.name, rules) {
+            Ok(None) => {}
+            Ok(Some(array)) => {
+                tracing::info!(disk = facts.disk.name, "left alone: a member of {array}");
+                continue;
+            }
+            Err(Held::Stop(error)) => return Err(error),
+            Err(Held::Busy(why)) => {
+                failures.push(format!("\"{}\": {why}", facts.disk.name));
+                continue;
+            }
+        }
         let partitions = machine.partitions(&facts.disk.name).map_err(EraseError::List)?;
-        devices.push(Device { has_partitions: !partitions.is_empty(), is_disk: true, name: facts.disk.name });
-        devices.extend(partitions.into_iter().map(|name| Device {
-            name,
-            has_partitions: false,
-            is_disk: false,
-        }));
+        devices.push(Device::disk(&facts.disk.name, &partitions));
+        devices.extend(partitions.into_iter().map(Device::partition));
     }
     devices.sort_by(|a, b| b.name.cmp(&a.name));
 
@@ -132,8 +150,11 @@ pub fn erase_devices_metadata(machine: &dyn Machine, node: &Value) -> Result<Val
             Ok(Look::Protected(what)) if !insists => {
                 return Err(EraseError::Protected { what, device: device.name });
             }
-            Ok(Look::LeaveAlone(why)) => {
-                tracing::warn!(device = device.name, "metadata is not erased: {why}")
+            Ok(Look::RaidMember) if keeps_arrays => {
+                tracing::warn!(device = device.name, "left alone: a member of a software RAID array")
+            }
+            Ok(Look::VirtualFloppy) => {
+                tracing::info!(device = device.name, "left alone: it is the conductor's virtual floppy")
             }
             Ok(_) => erasable.push(device),
             Err(why) => failures.push(format!("\"{}\": {why}", device.name)),
@@ -152,53 +173,6 @@ pub fn erase_devices_metadata(machine: &dyn Machine, node: &Value) -> Result<Val
         }
     }
     if failures.is_empty() { Ok(Value::Null) } else { Err(EraseError::Failed(failures.join("; "))) }
-}
-
-struct Device {
-    name: String,
-    has_partitions: bool,
-    is_disk: bool,
-}
-
-enum Look {
-    Erasable,
-    LeaveAlone(&'static str),
-    Protected(&'static str),
-}
-
-impl Device {
-    fn open(&self, machine: &dyn Machine) -> Result<Arc<dyn BlockDevice>, String> {
-        machine.open_disk(&self.name).map_err(|e| chain(&e))
-    }
-
-    fn look(&self, machine: &dyn Machine) -> Result<Look, String> {
-        let disk = self.open(machine)?;
-        let disk = disk.as_ref();
-        let found = scan(disk).map_err(|e| chain(&e))?;
-        let head = read(disk, 0, Ends::of(disk).head).map_err(|e| chain(&e))?;
-        let guarded = found.iter().find(|spot| spot.kind == Kind::Protected).map(|spot| spot.what);
-        if let Some(what) = guarded.or_else(|| protected_partition(&head)) {
-            return Ok(Look::Protected(what));
-        }
-        // A superblock at the end of the last partition is at the end of the disk too, but the disk is no member.
-        if !self.has_partitions && found.iter().any(|spot| spot.kind == Kind::RaidMember) {
-            return Ok(Look::LeaveAlone("it is a member of a software RAID array"));
-        }
-        let is_floppy =
-            |at: usize| head.get(at..at + 10).is_some_and(|label| label.eq_ignore_ascii_case(b"ir-vfd-dev"));
-        if is_floppy(43) || is_floppy(71) {
-            return Ok(Look::LeaveAlone("it is the conductor's virtual floppy"));
-        }
-        Ok(Look::Erasable)
-    }
-}
-
-/// A partition in the table of `head` whose type says that it is shared between machines.
-fn protected_partition(head: &[u8]) -> Option<&'static str> {
-    let by_mbr = mbr::parse(head).into_iter().flatten().find_map(|e| signatures::protected_mbr_type(e.kind));
-    let tables = [512, 4096].into_iter().filter_map(|sector| Gpt::parse(head, SectorSize(sector)).ok());
-    let types = tables.flat_map(|table| table.partitions().collect::<Vec<gpt::Partition>>());
-    by_mbr.or_else(|| types.map(|p| p.type_guid).find_map(|guid| signatures::protected_gpt_type(&guid)))
 }
 
 /// The two stretches that are blanked whole. On a small device they meet.
@@ -223,7 +197,7 @@ impl Ends {
 }
 
 /// Every signature that stands on the device.
-fn scan(disk: &dyn BlockDevice) -> Result<Vec<Spot>, WipeError> {
+pub(super) fn scan(disk: &dyn BlockDevice) -> Result<Vec<Spot>, WipeError> {
     let ends = Ends::of(disk);
     let head = read(disk, 0, ends.head)?;
     let tail = read(disk, ends.tail, ends.size - ends.tail)?;
@@ -245,7 +219,7 @@ fn scan(disk: &dyn BlockDevice) -> Result<Vec<Spot>, WipeError> {
     Ok(found)
 }
 
-fn read(disk: &dyn BlockDevice, at: u64, length: u64) -> Result<Vec<u8>, WipeError> {
+pub(super) fn read(disk: &dyn BlockDevice, at: u64, length: u64) -> Result<Vec<u8>, WipeError> {
     aligned::read(disk, DiskOffset(at), ByteCount(length))
         .map_err(|source| failed(disk, "reading", at, source))
 }
@@ -265,7 +239,7 @@ fn names(found: &[Spot]) -> Vec<&'static str> {
 }
 
 /// An error with its causes in one line, for the list of failures.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

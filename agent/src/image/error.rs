@@ -26,8 +26,6 @@ pub enum ImageError {
         "the image's digest is {actual} ({received} received), expected {expected}: it is not the image that was asked for, or it was damaged on its way"
     )]
     Digest { expected: Digest, actual: Digest, received: ByteCount },
-    #[error("md5 does not prove anything; give the image's sha256 or sha512")]
-    WeakDigest,
     #[error("the image is declared {declared}, but its content is {found}{hint}")]
     WrongFormat { declared: ImageFormat, found: &'static str, hint: &'static str },
     #[error("the image's qcow2 structure: {0}")]
@@ -122,7 +120,7 @@ impl ImageError {
                 Class::Download
             }
             Self::Url { .. } | Self::Refused { .. } => Class::DownloadFatal,
-            Self::Digest { .. } | Self::WeakDigest => Class::Checksum,
+            Self::Digest { .. } => Class::Checksum,
             Self::Device { .. } | Self::Flush { .. } | Self::ReadBack { .. } | Self::Internal { .. } => {
                 Class::Write
             }

@@ -182,7 +182,7 @@ fn guarded(shared: &Shared<'_>, work: impl FnOnce() -> Result<(), ImageError>) {
 }
 
 fn hash_stream(algorithm: DigestAlgorithm, shared: &Shared<'_>) -> Result<Digest, ImageError> {
-    let mut hasher = Hasher::new(algorithm)?;
+    let mut hasher = Hasher::new(algorithm);
     while let Some(chunk) = shared.hashing.pop(&shared.stop) {
         spent(&shared.spent.hash, || hasher.update(chunk.bytes()));
     }

@@ -5,7 +5,6 @@ use super::{ImageError, ImageFormat, Packing, ProgressCell, Source, WriteRequest
 use crate::disk::layout::{self, LayoutError};
 use crate::platform::block::BlockDevice;
 use ferric_common::formats::qcow2::Header;
-use ferric_common::ids::DigestAlgorithm;
 use ferric_common::units::{ByteCount, MIB};
 
 /// A disk has two ends of a MiB each.
@@ -61,7 +60,7 @@ impl Plan {
 /// Looks at the image and checks all that can be checked before the disk is touched.
 ///
 /// # Errors
-/// Everything that refuses an image: format, structure, size, partition table, a weak digest.
+/// Everything that refuses an image: format, structure, size, partition table.
 pub fn make(
     request: &WriteRequest,
     source: &mut Source,
@@ -70,9 +69,6 @@ pub fn make(
     tables: Tables,
 ) -> Result<Plan, ImageError> {
     let image = &request.image;
-    if image.digest.algorithm == DigestAlgorithm::Md5 {
-        return Err(ImageError::WeakDigest);
-    }
     if disk.size().0 < SMALLEST_DISK {
         return Err(LayoutError::DiskSize(disk.size()).into());
     }

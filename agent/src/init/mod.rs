@@ -10,7 +10,7 @@ pub mod supervise;
 
 use crate::platform::linux::netlink::Netlink;
 use crate::platform::linux::process::{self, Mount, Signals, Wake};
-use crate::platform::linux::{RAMDISK_MARKER, STATE_DIR, clock, efivars};
+use crate::platform::linux::{RAMDISK_MARKER, STATE_DIR, clock, efivars, pstore};
 use crate::{logging, timeline};
 use nix::sys::reboot::RebootMode;
 use std::fs;
@@ -26,7 +26,6 @@ const MOUNTS: &[Mount] = &[
     Mount { kind: "tmpfs", on: "/run", options: "mode=0755,size=25%", trusted: false },
     Mount { kind: "tmpfs", on: "/tmp", options: "mode=1777,size=25%", trusted: false },
 ];
-const PSTORE: Mount = Mount { kind: "pstore", on: "/sys/fs/pstore", options: "", trusted: false };
 
 const AGENT: &str = "/proc/self/exe";
 const DEVICES: Service = Service { name: "devices", program: AGENT, arguments: &["devices"] };
@@ -121,7 +120,7 @@ fn set_up() -> String {
     timeline::mark_at(timeline::INIT_STARTED, began);
     // The kernel asks this program for modules that only it knows it needs: a file system, a checksum.
     drop(fs::write("/proc/sys/kernel/modprobe", "/init"));
-    for optional in [efivars::MOUNT, PSTORE] {
+    for optional in [efivars::MOUNT, pstore::MOUNT] {
         if Path::new(optional.on).is_dir()
             && let Err(error) = process::mount_one(&optional)
         {

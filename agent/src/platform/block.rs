@@ -34,6 +34,14 @@ pub trait BlockDevice: Send + Sync {
         let _ = (at, length);
         Err(io::ErrorKind::Unsupported.into())
     }
+    /// As [`BlockDevice::discard`], with the device's word that no copy stays either (BLKSECDISCARD).
+    ///
+    /// # Errors
+    /// `ErrorKind::Unsupported` on nearly all devices.
+    fn secure_discard(&self, at: DiskOffset, length: ByteCount) -> io::Result<()> {
+        let _ = (at, length);
+        Err(io::ErrorKind::Unsupported.into())
+    }
     /// Returns when all that was written is on stable storage. An error is final: a second flush does not clear it.
     fn flush(&self) -> io::Result<()>;
 }

@@ -1,6 +1,7 @@
 //! The machine the agent runs on, as the other rooms see it.
 
 use super::block::BlockDevice;
+use super::drive::{Ata, Holder, Nvme};
 use super::efi::EfiVariables;
 use ferric_common::wire::inventory::{Disk, Inventory};
 use std::net::IpAddr;
@@ -57,6 +58,44 @@ pub trait Machine: Send + Sync {
     fn open_disk(&self, name: &str) -> Result<Arc<dyn BlockDevice>, MachineError>;
     /// Asks the kernel to read the partition table again; a kernel that cannot is not an error.
     fn reread_partitions(&self, disk: &str) -> Result<(), MachineError>;
+    /// The erase commands of an NVMe namespace.
+    ///
+    /// # Errors
+    /// No such device, or one that is not ours.
+    fn nvme(&self, disk: &str) -> Result<Box<dyn Nvme>, MachineError> {
+        Err(MachineError::NotOurs { action: "send commands to", what: disk.to_owned() })
+    }
+    /// The security commands of a drive behind SATA or SAS. That it answers to them is not known yet.
+    ///
+    /// # Errors
+    /// As [`Machine::nvme`].
+    fn ata(&self, disk: &str) -> Result<Box<dyn Ata>, MachineError> {
+        Err(MachineError::NotOurs { action: "send commands to", what: disk.to_owned() })
+    }
+    /// What stands directly on a device or on its partitions.
+    fn holders(&self, device: &str) -> Result<Vec<Holder>, MachineError> {
+        let _ = device;
+        Ok(Vec::new())
+    }
+    /// Stops an array, removes a mapping. What it held is untouched.
+    ///
+    /// # Errors
+    /// The kernel's refusal: it is in use, or of a kind that cannot be ended so.
+    fn release(&self, holder: &Holder) -> Result<(), MachineError> {
+        Err(MachineError::NotOurs { action: "take down", what: holder.name.clone() })
+    }
+    /// The name that a running software RAID array was given when it was made.
+    fn array_name(&self, array: &str) -> Option<String> {
+        let _ = array;
+        None
+    }
+    /// Removes what the kernel kept of crashes in the firmware's memory. The names of what was there.
+    ///
+    /// # Errors
+    /// A file that does not go; outside the ramdisk always.
+    fn clear_pstore(&self) -> Result<Vec<String>, MachineError> {
+        Err(MachineError::NotOurs { action: "clear", what: "the kernel's crash records".to_owned() })
+    }
     /// Mounts a partition read-only, has `look` read the folder, and unmounts it again. `kind` is the kernel's name of the
     /// file system. Outside the ramdisk: an error.
     ///

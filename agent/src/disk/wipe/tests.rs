@@ -2,9 +2,11 @@
 
 use super::*;
 use crate::disk::testing::{FileDisk, ok, run};
+use crate::platform::drive::HolderKind;
 use crate::platform::fake::machine::{Call, FakeMachine, facts};
-use ferric_common::units::GIB;
+use ferric_common::units::{GIB, SectorSize};
 use serde_json::json;
+use std::sync::Arc;
 
 #[track_caller]
 fn assert_blank(disk: &FileDisk) {
@@ -209,14 +211,44 @@ fn skipped_read_only_and_raid_members_are_left_alone() {
     bench.disk("/dev/sda1").put(4096, b"\xfc\x4e\x2b\xa9\x01");
     // The superblock of the last partition's end, seen at the end of the disk.
     bench.disk("/dev/sda").put(16 * MIB - 64 * 1024, b"\xfc\x4e\x2b\xa9");
-    let (result, blank, _) = bench.run(json!({"properties": {}}));
+    let raid = json!({"logical_disks": [{"controller": "software", "raid_level": "1"}]});
+    let (result, blank, _) = bench.run(json!({"properties": {}, "raid_config": raid}));
     assert!(result.is_ok());
     assert_eq!(blank, ["/dev/sda", "/dev/sda2"]);
+    let (result, blank, _) = bench.run(json!({"properties": {}}));
+    assert!(result.is_ok());
+    assert_eq!(
+        blank,
+        ["/dev/sda", "/dev/sda1", "/dev/sda2"],
+        "an array that the node does not have is a leftover"
+    );
     bench.disk("/dev/sda2").put(54, b"FAT12   ");
     bench.disk("/dev/sda2").put(43, b"IR-VFD-DEV ");
     assert!(!bench.run(json!({})).1.contains(&"/dev/sda2"));
     let (result, ..) = bench.run(json!({"properties": {"skip_block_devices": [{"sise": 1}]}}));
     assert!(matches!(result, Err(EraseError::SkipList(_))));
+}
+
+#[test]
+fn mappings_go_first_and_members_of_a_kept_array_stay() {
+    let held = |keeps: bool| {
+        let disk = Arc::new(FileDisk::new(16 * MIB, 512));
+        disk.put(510, &[0x55, 0xaa]);
+        let (opened, holder) = (Arc::clone(&disk), Arc::new(FileDisk::new(16 * MIB, 512)));
+        let machine = FakeMachine::new()
+            .with_disk(facts("/dev/sda", 16 * MIB, "a"), move || {
+                Ok(Arc::clone(&opened) as Arc<dyn BlockDevice>)
+            })
+            .with_disk(facts("/dev/md0", 16 * MIB, "m"), move || {
+                Ok(Arc::clone(&holder) as Arc<dyn BlockDevice>)
+            })
+            .with_holder("/dev/sda", "/dev/md0", HolderKind::Array);
+        let raid = if keeps { json!({"logical_disks": [{"controller": "software"}]}) } else { json!({}) };
+        erase_devices_metadata(&machine, &json!({ "raid_config": raid })).unwrap();
+        disk.bytes(510, 2)
+    };
+    assert_eq!(held(false), [0, 0]);
+    assert_eq!(held(true), [0x55, 0xaa]);
 }
 
 #[test]

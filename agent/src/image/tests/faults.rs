@@ -372,15 +372,21 @@ fn an_image_without_a_table_is_not_left_on_the_disk() {
     }
 }
 
+/// Whether it may be used at all is for those to say who ask for the write.
 #[test]
-fn md5_proves_nothing() {
+fn an_image_is_held_to_its_md5_too() {
+    use md5::{Digest as _, Md5};
     let image = image();
     let server = Server::honest(&image);
     let mut request = ask(&server.url(), ImageFormat::Raw, &image);
-    request.image.digest = Digest { algorithm: DigestAlgorithm::Md5, bytes: vec![0; 16] };
-    let (result, disk) = write(&request, MemDisk::new(SIZE as u64));
-    assert_eq!(words(&result), "md5 does not prove anything; give the image's sha256 or sha512");
-    assert_eq!(left(&disk.content(), &image), Left::Untouched);
+    for (right, end) in [(false, Left::Blank), (true, Left::Complete)] {
+        let mut bytes = Md5::digest(&image).to_vec();
+        bytes[0] ^= u8::from(!right);
+        request.image.digest = Digest { algorithm: DigestAlgorithm::Md5, bytes };
+        let (result, disk) = write(&request, MemDisk::new(SIZE as u64));
+        assert_eq!(result.is_ok(), right, "{result:?}");
+        assert_eq!(left(&disk.content(), &image), end);
+    }
 }
 
 #[test]

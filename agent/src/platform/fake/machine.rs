@@ -1,6 +1,8 @@
 //! A machine that exists in memory: disks and what opening them gives are set by the test, power is only written down.
 
+use super::drive::{FakeAta, FakeNvme};
 use crate::platform::block::BlockDevice;
+use crate::platform::drive::{Ata, Holder, HolderKind, Nvme};
 use crate::platform::efi::EfiVariables;
 use crate::platform::machine::{DiskFacts, LogFile, Look, Machine, MachineError};
 use ferric_common::wire::inventory::{Disk, Inventory};
@@ -16,6 +18,7 @@ use std::time::SystemTime;
 pub enum Call {
     Opened(String),
     Reread(String),
+    Released(String),
     Mounted(String, &'static str),
     Synced,
     PowerOff,
@@ -35,6 +38,13 @@ pub struct FakeMachine {
     /// What is found on a partition when it is mounted.
     pub folders: BTreeMap<String, PathBuf>,
     pub efi: Option<Arc<dyn EfiVariables>>,
+    pub nvme: BTreeMap<String, FakeNvme>,
+    pub ata: BTreeMap<String, FakeAta>,
+    /// Names of running arrays.
+    pub arrays: BTreeMap<String, String>,
+    /// Crash records in the firmware's memory.
+    pub records: Mutex<Vec<String>>,
+    holders: Mutex<Vec<(String, Holder)>>,
     disks: Mutex<Vec<DiskFacts>>,
     openers: BTreeMap<String, Opener>,
     partitions: BTreeMap<String, Vec<String>>,
@@ -63,6 +73,13 @@ impl FakeMachine {
     #[must_use]
     pub fn with_partitions(mut self, disk: &str, partitions: &[&str]) -> FakeMachine {
         self.partitions.insert(disk.to_owned(), partitions.iter().map(|part| (*part).to_owned()).collect());
+        self
+    }
+
+    /// Something that stands on a disk until it is released.
+    #[must_use]
+    pub fn with_holder(self, device: &str, name: &str, kind: HolderKind) -> FakeMachine {
+        lock(&self.holders).push((device.to_owned(), Holder { name: name.to_owned(), kind }));
         self
     }
 
@@ -118,6 +135,34 @@ impl Machine for FakeMachine {
     fn reread_partitions(&self, disk: &str) -> Result<(), MachineError> {
         self.note(Call::Reread(disk.to_owned()));
         Ok(())
+    }
+    fn nvme(&self, disk: &str) -> Result<Box<dyn Nvme>, MachineError> {
+        match self.nvme.get(disk) {
+            Some(drive) => Ok(Box::new(drive.clone())),
+            None => Err(MachineError::NotOurs { action: "send commands to", what: disk.to_owned() }),
+        }
+    }
+    fn ata(&self, disk: &str) -> Result<Box<dyn Ata>, MachineError> {
+        match self.ata.get(disk) {
+            Some(drive) => Ok(Box::new(drive.clone())),
+            None => Err(MachineError::NotOurs { action: "send commands to", what: disk.to_owned() }),
+        }
+    }
+    fn holders(&self, device: &str) -> Result<Vec<Holder>, MachineError> {
+        let all = lock(&self.holders);
+        Ok(all.iter().filter(|(on, _)| on == device).map(|(_, holder)| holder.clone()).collect())
+    }
+    fn release(&self, holder: &Holder) -> Result<(), MachineError> {
+        self.note(Call::Released(holder.name.clone()));
+        lock(&self.holders).retain(|(_, other)| other != holder);
+        lock(&self.disks).retain(|facts| facts.disk.name != holder.name);
+        Ok(())
+    }
+    fn array_name(&self, array: &str) -> Option<String> {
+        self.arrays.get(array).cloned()
+    }
+    fn clear_pstore(&self) -> Result<Vec<String>, MachineError> {
+        Ok(std::mem::take(&mut *lock(&self.records)))
     }
     fn look_into(&self, partition: &str, kind: &'static str, look: Look<'_>) -> Result<(), MachineError> {
         self.note(Call::Mounted(partition.to_owned(), kind));

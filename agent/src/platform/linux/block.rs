@@ -58,6 +58,8 @@ fn invalid(path: &Path, why: &str) -> io::Error {
 nix::ioctl_read_bad!(blksszget, libc::BLKSSZGET, libc::c_int);
 // linux/fs.h: #define BLKDISCARD _IO(0x12,119), takes offset and length.
 nix::ioctl_write_ptr_bad!(blkdiscard, nix::request_code_none!(0x12, 119), [u64; 2]);
+// linux/fs.h: #define BLKSECDISCARD _IO(0x12,125), takes offset and length.
+nix::ioctl_write_ptr_bad!(blksecdiscard, nix::request_code_none!(0x12, 125), [u64; 2]);
 // linux/fs.h: #define BLKROTATIONAL _IO(0x12,126), gives an unsigned short.
 nix::ioctl_read_bad!(blkrotational, nix::request_code_none!(0x12, 126), libc::c_ushort);
 
@@ -77,6 +79,17 @@ fn sector_size(file: &File) -> io::Result<u32> {
     match u32::try_from(size) {
         Ok(size @ (512 | 1024 | 2048 | 4096)) => Ok(size),
         _ => Err(io::Error::other(format!("the kernel reports a sector size of {size} bytes"))),
+    }
+}
+
+/// A device that cannot discard says so in several ways.
+fn done(answer: nix::Result<libc::c_int>) -> io::Result<()> {
+    match answer {
+        Ok(_) => Ok(()),
+        Err(nix::errno::Errno::EOPNOTSUPP | nix::errno::Errno::ENOTTY | nix::errno::Errno::EINVAL) => {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+        Err(other) => Err(other.into()),
     }
 }
 
@@ -125,13 +138,16 @@ impl BlockDevice for LinuxBlock {
         }
         let range = [at.0, length.0];
         // SAFETY: BLKDISCARD reads two 64-bit numbers through the pointer, which lives until the call returns.
-        match unsafe { blkdiscard(self.file.as_raw_fd(), &range) } {
-            Ok(_) => Ok(()),
-            Err(nix::errno::Errno::EOPNOTSUPP | nix::errno::Errno::ENOTTY | nix::errno::Errno::EINVAL) => {
-                Err(io::ErrorKind::Unsupported.into())
-            }
-            Err(other) => Err(other.into()),
+        done(unsafe { blkdiscard(self.file.as_raw_fd(), &range) })
+    }
+    #[allow(unsafe_code)]
+    fn secure_discard(&self, at: DiskOffset, length: ByteCount) -> io::Result<()> {
+        if !self.discards {
+            return Err(io::ErrorKind::Unsupported.into());
         }
+        let range = [at.0, length.0];
+        // SAFETY: BLKSECDISCARD reads two 64-bit numbers through the pointer, which lives until the call returns.
+        done(unsafe { blksecdiscard(self.file.as_raw_fd(), &range) })
     }
     fn flush(&self) -> io::Result<()> {
         self.file.sync_all()

@@ -3,10 +3,12 @@
 
 use super::efivars::{self, EfiVars};
 use super::{STATE_DIR, addresses, clock, in_ramdisk, ioctl, kmsg, netlink::Netlink, process};
+use super::{ata::LinuxAta, holders, nvme::LinuxNvme, pstore};
 use crate::inventory::{self, Live, Roots, disks};
 use crate::logging;
 use crate::network::settings;
 use crate::platform::block::BlockDevice;
+use crate::platform::drive::{Ata, Holder, HolderKind, Nvme};
 use crate::platform::efi::EfiVariables;
 use crate::platform::machine::{DiskFacts, LogFile, Look, Machine, MachineError};
 use ferric_common::wire::inventory::{Disk, Inventory};
@@ -183,6 +185,57 @@ impl Machine for LinuxMachine {
         };
         let file = File::open(disk).map_err(failed)?;
         ioctl::reread_partitions(&file).map_err(failed)
+    }
+
+    fn nvme(&self, disk: &str) -> Result<Box<dyn Nvme>, MachineError> {
+        self.must_be_ours("send commands to", disk)?;
+        match LinuxNvme::open(Path::new(disk)) {
+            Ok(drive) => Ok(Box::new(drive)),
+            Err(source) => Err(MachineError::Io { action: "opening", what: disk.to_owned(), source }),
+        }
+    }
+
+    fn ata(&self, disk: &str) -> Result<Box<dyn Ata>, MachineError> {
+        self.must_be_ours("send commands to", disk)?;
+        match LinuxAta::open(Path::new(disk)) {
+            Ok(drive) => Ok(Box::new(drive)),
+            Err(source) => Err(MachineError::Io { action: "opening", what: disk.to_owned(), source }),
+        }
+    }
+
+    fn holders(&self, device: &str) -> Result<Vec<Holder>, MachineError> {
+        Ok(disks::kernel_name(device).map(|name| holders::of(&self.roots.sys, &name)).unwrap_or_default())
+    }
+
+    fn release(&self, holder: &Holder) -> Result<(), MachineError> {
+        if !self.ramdisk {
+            return Err(MachineError::NotOurs { action: "take down", what: holder.name.clone() });
+        }
+        let done = match holder.kind {
+            HolderKind::Array => holders::stop_array(Path::new(&holder.name)),
+            HolderKind::Mapping => disks::kernel_name(&holder.name)
+                .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+                .and_then(|device| holders::mapping_name(&self.roots.sys, &device))
+                .and_then(|name| holders::remove_mapping(&name)),
+            HolderKind::Multipath | HolderKind::Other => Err(io::ErrorKind::Unsupported.into()),
+        };
+        done.map_err(|source| MachineError::Io { action: "taking down", what: holder.name.clone(), source })
+    }
+
+    fn array_name(&self, array: &str) -> Option<String> {
+        holders::array_name(&self.roots.sys, &disks::kernel_name(array)?)
+    }
+
+    fn clear_pstore(&self) -> Result<Vec<String>, MachineError> {
+        if !self.ramdisk {
+            let what = "the kernel's crash records".to_owned();
+            return Err(MachineError::NotOurs { action: "clear", what });
+        }
+        pstore::clear().map_err(|source| MachineError::Io {
+            action: "clearing",
+            what: pstore::MOUNT.on.to_owned(),
+            source,
+        })
     }
 
     fn look_into(&self, partition: &str, kind: &'static str, look: Look<'_>) -> Result<(), MachineError> {

@@ -1,17 +1,21 @@
 //! The real kernel.
 
 pub mod addresses;
+pub mod ata;
 pub mod block;
 pub mod clock;
 pub mod efivars;
+pub mod holders;
 pub mod ioctl;
 pub mod kmod;
 pub mod kmsg;
 pub mod machine;
 pub mod memory;
 pub mod netlink;
+pub mod nvme;
 pub mod packet;
 pub mod process;
+pub mod pstore;
 pub mod socket;
 pub mod uevent;
 

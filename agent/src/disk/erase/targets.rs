@@ -1,0 +1,175 @@
+//! Which disks are erased, which are left alone and why. Looks at all of them before any is touched.
+
+use super::ata;
+use super::nvme::drive_of;
+use super::plan::{Kind, Plan, plan};
+use super::settings::Settings;
+use crate::disk::choose::candidate;
+use crate::disk::holders::{self, Held};
+use crate::disk::look::{self, Device, Look};
+use crate::disk::wipe::EraseError;
+use crate::platform::machine::{DiskFacts, Machine};
+use ferric_common::hints::SkipList;
+use serde_json::{Map, Value};
+
+/// A disk and how it is erased.
+#[derive(Clone, Debug)]
+pub struct Target {
+    pub name: String,
+    pub plan: Plan,
+}
+
+/// All disks of the machine, but for those that the node's skip list hides.
+#[derive(Clone, Debug, Default)]
+pub struct Targets {
+    pub erase: Vec<Target>,
+    /// Name and reason.
+    pub left: Vec<(String, String)>,
+    pub failures: Vec<(String, String)>,
+}
+
+enum Verdict {
+    Erase,
+    Left(String),
+    Failed(String),
+}
+
+/// Chooses. Mappings and leftover arrays on the disks are taken down on the way.
+///
+/// # Errors
+/// [`EraseError`]: nothing may be erased at all.
+pub fn choose(machine: &dyn Machine, node: &Value, settings: &Settings) -> Result<Targets, EraseError> {
+    let empty = Map::new();
+    let properties = node.get("properties").and_then(Value::as_object).unwrap_or(&empty);
+    let skip = SkipList::parse(properties).map_err(EraseError::SkipList)?;
+    let rules = holders::Rules {
+        keeps_arrays: look::keeps_arrays(node, &skip.volume_names),
+        insists: look::insists(node),
+    };
+    let mut targets = Targets::default();
+    let mut chosen: Vec<DiskFacts> = Vec::new();
+    let mut staying = Vec::new();
+    for facts in machine.disks().map_err(EraseError::List)? {
+        let name = facts.disk.name.clone();
+        if skip.skips(&candidate(&facts)) || look::is_kept_array(machine, &name, &skip.volume_names) {
+            tracing::info!(disk = name, "left alone: in skip_block_devices");
+            staying.push(name);
+            continue;
+        }
+        if !rules.keeps_arrays && look::is_array(&name) {
+            // A leftover: it goes with the first of its members.
+            continue;
+        }
+        match judge(machine, &facts, settings, rules)? {
+            Verdict::Erase => chosen.push(facts),
+            Verdict::Left(why) => {
+                staying.push(name.clone());
+                targets.left.push((name, why));
+            }
+            Verdict::Failed(why) => {
+                staying.push(name.clone());
+                targets.failures.push((name, why));
+            }
+        }
+    }
+    for facts in &chosen {
+        let name = facts.disk.name.clone();
+        match kind(machine, facts, settings, &staying) {
+            Ok(kind) => targets.erase.push(Target { plan: plan(&kind, settings), name }),
+            Err(why) => targets.failures.push((name, why)),
+        }
+    }
+    Ok(targets)
+}
+
+fn judge(
+    machine: &dyn Machine,
+    facts: &DiskFacts,
+    settings: &Settings,
+    rules: holders::Rules,
+) -> Result<Verdict, EraseError> {
+    let name = &facts.disk.name;
+    if facts.read_only {
+        return Ok(match settings.skip_read_only {
+            true => Verdict::Left("it is read-only".into()),
+            false => Verdict::Failed(format!(
+                "Failed to invoke erase of device {name} as the device is flagged read-only, and the conductor has not \
+                 signaled this is a permitted case (erase_skip_read_only)"
+            )),
+        });
+    }
+    match holders::take_down(machine, name, rules) {
+        Ok(None) => {}
+        Ok(Some(array)) => {
+            return Ok(Verdict::Left(format!("it is a member of {array}, which is erased as a disk")));
+        }
+        Err(Held::Stop(error)) => return Err(error),
+        Err(Held::Busy(why)) => return Ok(Verdict::Failed(why)),
+    }
+    // Nothing can be read from a drive that an interrupted erase left locked.
+    if settings.ata
+        && is_ata(facts)
+        && let Ok(drive) = machine.ata(name)
+        && drive.identify().is_ok()
+        && let Err(error) = ata::open(name, drive.as_ref())
+    {
+        return Ok(Verdict::Failed(super::chain(&error)));
+    }
+    let partitions = machine.partitions(name).map_err(EraseError::List)?;
+    let devices = std::iter::once(Device::disk(name, &partitions))
+        .chain(partitions.iter().cloned().map(Device::partition));
+    for device in devices {
+        match device.look(machine) {
+            Ok(Look::Protected(what)) if !rules.insists => {
+                return Err(EraseError::Protected { what, device: device.name });
+            }
+            Ok(Look::RaidMember) if rules.keeps_arrays => {
+                return Ok(Verdict::Failed(format!(
+                    "{} is a member of a software RAID array that the node keeps, and the array is not running: erasing \
+                     it would destroy the array, leaving it would keep the data. Delete the RAID configuration first",
+                    device.name
+                )));
+            }
+            Ok(Look::VirtualFloppy) => {
+                return Ok(Verdict::Left("it is the conductor's virtual floppy".into()));
+            }
+            Ok(_) => {}
+            Err(why) => return Ok(Verdict::Failed(why)),
+        }
+    }
+    Ok(Verdict::Erase)
+}
+
+/// SATA drives, also behind SAS adapters. Not behind USB: bridges forward some of the commands and hang on others.
+fn is_ata(facts: &DiskFacts) -> bool {
+    let tran = facts.disk.tran.as_deref();
+    tran == Some("sata") || facts.disk.vendor.as_deref() == Some("ATA") && tran != Some("usb")
+}
+
+fn kind(
+    machine: &dyn Machine,
+    facts: &DiskFacts,
+    settings: &Settings,
+    staying: &[String],
+) -> Result<Kind, String> {
+    let name = &facts.disk.name;
+    if let Some(drive) = drive_of(name)
+        && settings.nvme
+    {
+        let told = machine.nvme(name).map_err(|error| super::chain(&error))?.identify_controller();
+        let bytes =
+            told.map_err(|error| format!("Failed to fetch NVMe capabilities for device {name}: {error}"))?;
+        let abilities = super::nvme::Abilities::parse(&bytes)
+            .ok_or_else(|| format!("{name}: the drive's answer to Identify Controller is cut off"))?;
+        let neighbours_stay = staying.iter().any(|other| drive_of(other) == Some(drive));
+        return Ok(Kind::Nvme { abilities, neighbours_stay });
+    }
+    if is_ata(facts)
+        && settings.ata
+        && let Ok(block) =
+            machine.ata(name).map_err(|_| ()).and_then(|drive| drive.identify().map_err(|_| ()))
+    {
+        return Ok(Kind::Ata(ata::AtaState::parse(&block)));
+    }
+    Ok(Kind::Plain)
+}

@@ -1,0 +1,168 @@
+//! The real Ironic drives our ramdisk: what a conductor that we did not write makes of it is the verdict.
+
+use anyhow::{Context, Result, ensure};
+use ferric_tests::debian::Image;
+use ferric_tests::ironic::lab::{Lab, NODE, OTHER, ROOT, WITHIN};
+use ferric_tests::ironic::setup::{IRONIC_21, IRONIC_39};
+use ferric_tests::machine::Firmware;
+use ferric_tests::{diskcheck, images, process};
+use serde_json::{Value, json};
+use std::cell::Cell;
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::time::Instant;
+
+const SECTOR: u64 = 512;
+
+/// A BIOS machine is enrolled, cleaned, deployed from qcow2, rebuilt from raw with a config drive, and given back.
+#[test]
+fn ironic_39_takes_a_machine_through_its_life() -> Result<()> {
+    let probe = images::probe()?;
+    let lab = Lab::open("real-ironic", &IRONIC_39, Firmware::Bios, "")?;
+    lab.explain(life(&lab, &probe))
+}
+
+fn life(lab: &Lab, probe: &images::Probe) -> Result<()> {
+    let stages = Stages::default();
+    lab.enrol(properties("bios"))?;
+    stages.end("enrol, manage");
+    scribble(&lab.disk(OTHER))?;
+    lab.ironic.bring(NODE, "provide", json!({}), "available", WITHIN)?;
+    expect_parameters(lab)?;
+    diskcheck::expect_blank_ends(&lab.disk(OTHER))?;
+    stages.end("automated cleaning");
+    deploy(lab, &probe.qcow2, "qcow2", "active", None)?;
+    expect_converted(lab, &probe.qcow2, Drive::None)?;
+    stages.end("deploy of a qcow2");
+    deploy(lab, &probe.raw, "raw", "rebuild", Some("rebuilt"))?;
+    expect_converted(lab, &probe.raw, Drive::Added)?;
+    stages.end("rebuild from raw with a config drive");
+    lab.ironic.bring(NODE, "deleted", json!({}), "available", WITHIN)?;
+    for disk in [ROOT, OTHER] {
+        diskcheck::expect_blank_ends(&lab.disk(disk))?;
+    }
+    stages.end("undeploy, cleaning included");
+    Ok(())
+}
+
+/// The same image by UEFI, where the conductor also has the boot entry written; no cleaning before.
+#[test]
+fn ironic_39_deploys_a_uefi_machine_by_hints() -> Result<()> {
+    let probe = images::probe()?;
+    let lab =
+        Lab::open("real-ironic-uefi", &IRONIC_39, Firmware::Uefi, "[conductor]\nautomated_clean = false\n")?;
+    lab.explain(uefi(&lab, &probe))
+}
+
+fn uefi(lab: &Lab, probe: &images::Probe) -> Result<()> {
+    let stages = Stages::default();
+    lab.enrol(properties("uefi"))?;
+    lab.ironic.bring(NODE, "provide", json!({}), "available", WITHIN)?;
+    deploy(lab, &probe.raw, "raw", "active", Some("by-uefi"))?;
+    expect_converted(lab, &probe.raw, Drive::Added)?;
+    diskcheck::expect_untouched(&lab.disk(OTHER))?;
+    ensure!(
+        lab.machine.console_text().contains("command image.install_bootloader"),
+        "the conductor did not ask for a boot entry"
+    );
+    stages.end("deploy by UEFI");
+    Ok(())
+}
+
+/// The oldest conductor that can be had: it knows nothing of TLS 1.3 alone, sends no token when it reads results, and
+/// takes its answers in older shapes.
+#[test]
+fn ironic_21_cleans_and_deploys() -> Result<()> {
+    let probe = images::probe()?;
+    let lab = Lab::open("real-ironic-21", &IRONIC_21, Firmware::Bios, "")?;
+    lab.explain(core(&lab, &probe))
+}
+
+fn core(lab: &Lab, probe: &images::Probe) -> Result<()> {
+    let stages = Stages::default();
+    lab.enrol(properties("bios"))?;
+    lab.ironic.bring(NODE, "provide", json!({}), "available", WITHIN)?;
+    stages.end("automated cleaning by 21.4.4");
+    deploy(lab, &probe.qcow2, "qcow2", "active", Some("by-21"))?;
+    expect_converted(lab, &probe.qcow2, Drive::Added)?;
+    stages.end("deploy by 21.4.4");
+    Ok(())
+}
+
+/// The hint picks the larger disk; without hints the smaller one would be taken.
+fn properties(boot_mode: &str) -> Value {
+    json!({
+        "cpu_arch": "x86_64",
+        "capabilities": format!("boot_mode:{boot_mode}"),
+        "root_device": {"serial": ROOT.serial},
+    })
+}
+
+/// Deploys or rebuilds, then sees the image boot and find the host name of its config drive.
+fn deploy(lab: &Lab, image: &Image, format: &str, target: &str, hostname: Option<&str>) -> Result<()> {
+    lab.choose(image, format)?;
+    let more = match hostname {
+        Some(name) => json!({"configdrive": {"meta_data": {"hostname": name, "uuid": NODE}}}),
+        None => json!({}),
+    };
+    let from = lab.machine.console_text().len();
+    let node = lab.ironic.bring(NODE, target, more, "active", WITHIN)?;
+    ensure!(node["last_error"].is_null(), "deployed, yet the last error is {}", node["last_error"]);
+    let found = hostname.unwrap_or(images::NO_CONFIG_DRIVE);
+    lab.expect_console(&format!("{}{found}", images::PROBE_SAYS), from).map(drop)
+}
+
+/// The kernel got what Ironic wrote, the request's own number included.
+fn expect_parameters(lab: &Lab) -> Result<()> {
+    let line = lab.command_line()?;
+    for wanted in [format!("ipa-api-url={} ", lab.ironic.url()), "ipa-global-request-id=req-".to_owned()] {
+        ensure!(line.contains(&wanted), "'{wanted}' is not among the kernel parameters: {line}");
+    }
+    Ok(())
+}
+
+/// Puts a boot signature at both ends of a disk: cleaning must remove it.
+fn scribble(disk: &Path) -> Result<()> {
+    let file = fs::OpenOptions::new().write(true).open(disk)?;
+    let size = file.metadata()?.len();
+    for at in [510, size - 2] {
+        file.write_all_at(&[0x55, 0xaa], at)?;
+    }
+    Ok(())
+}
+
+/// Whether a partition for a config drive was added to the image's.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Drive {
+    None,
+    Added,
+}
+
+/// The root disk holds what `qemu-img convert` makes of the image, byte for byte, but for what must follow the disk's
+/// size: the protective entry, the GPT header, the second table at the image's end, and the list of partitions where
+/// one was added.
+fn expect_converted(lab: &Lab, image: &Image, drive: Drive) -> Result<()> {
+    let (from, to) = (image.path.display().to_string(), lab.folder.join("converted"));
+    process::call("qemu-img", &["convert", "-O", "raw", &from, &to.display().to_string()])?;
+    let size = fs::metadata(&to)?.len();
+    let table = if drive == Drive::Added { 34 } else { 2 };
+    let except = [(446, 510), (SECTOR, table * SECTOR), (size - 33 * SECTOR, size)];
+    diskcheck::expect_image(&lab.disk(ROOT), &to, &except)?;
+    fs::remove_file(to).context("removing the converted image")
+}
+
+/// Prints how long each stage took.
+struct Stages(Cell<Instant>);
+
+impl Default for Stages {
+    fn default() -> Self {
+        Self(Cell::new(Instant::now()))
+    }
+}
+
+impl Stages {
+    fn end(&self, stage: &str) {
+        println!("{stage}: {:.0?}", self.0.replace(Instant::now()).elapsed());
+    }
+}
