@@ -2,10 +2,12 @@
 //!
 //! Mistakes are told with the file, the key and what is allowed; the program then ends with [`EXIT_CONFIG`].
 
+mod deploy;
+
 use crate::boot::config::{BootConfig, DhcpConfig};
 use crate::conductor::{Network, Patience, RamdiskFiles, Settings};
-use crate::domain::clean::Priorities;
 use crate::domain::provision::Deadlines;
+use deploy::DeployTable;
 use serde::Deserialize;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -62,33 +64,6 @@ struct ApiTable {
 impl Default for ApiTable {
     fn default() -> ApiTable {
         ApiTable { listen: SocketAddr::from(([0, 0, 0, 0], 6385)), public_url: None }
-    }
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct DeployTable {
-    /// Seconds of silence before a waiting deployment (cleaning) fails.
-    callback_timeout: u64,
-    clean_callback_timeout: u64,
-    automated_clean: bool,
-    power_off_after_failure: bool,
-    default_boot_mode: String,
-    erase_devices_priority: u32,
-    erase_devices_metadata_priority: u32,
-}
-
-impl Default for DeployTable {
-    fn default() -> DeployTable {
-        DeployTable {
-            callback_timeout: 1800,
-            clean_callback_timeout: 1800,
-            automated_clean: true,
-            power_off_after_failure: true,
-            default_boot_mode: "uefi".into(),
-            erase_devices_priority: 0,
-            erase_devices_metadata_priority: 10,
-        }
     }
 }
 
@@ -218,6 +193,18 @@ fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
             return Err(value(key, seconds.to_string(), "1 to 604800 seconds are allowed"));
         }
     }
+    if !(1..=64).contains(&file.deploy.disk_erasure_concurrency) {
+        let found = file.deploy.disk_erasure_concurrency.to_string();
+        return Err(value("[deploy] disk_erasure_concurrency", found, "1 to 64 disks at once are allowed"));
+    }
+    if file.deploy.shred_random_overwrite_iterations > 100 {
+        let found = file.deploy.shred_random_overwrite_iterations.to_string();
+        return Err(value(
+            "[deploy] shred_random_overwrite_iterations",
+            found,
+            "0 to 100 passes are allowed",
+        ));
+    }
     if !["uefi", "bios"].contains(&file.deploy.default_boot_mode.as_str()) {
         let found = format!("'{}'", file.deploy.default_boot_mode);
         return Err(value("[deploy] default_boot_mode", found, "'uefi' and 'bios' are allowed"));
@@ -293,10 +280,8 @@ fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
             service: callback,
         },
         automated_clean: deploy.automated_clean,
-        clean_priorities: Priorities {
-            erase_devices: deploy.erase_devices_priority,
-            erase_devices_metadata: deploy.erase_devices_metadata_priority,
-        },
+        clean_priorities: deploy.priorities(),
+        erasure: deploy.erasure(),
         power_off_after_failure: deploy.power_off_after_failure,
         default_boot_mode: deploy.default_boot_mode.clone(),
         require_tls: file.agent.require_tls,
@@ -372,6 +357,20 @@ mod tests {
     }
 
     #[test]
+    fn erasing_is_off_by_default_and_follows_the_file() {
+        let plain = check("state_dir = '/s'").unwrap().settings;
+        assert_eq!(
+            (plain.clean_priorities.erase_devices, plain.clean_priorities.erase_devices_metadata),
+            (0, 10)
+        );
+        assert_eq!(plain.erasure.internal_info()["disk_erasure_concurrency"], 4);
+        let file = "state_dir = '/s'\n[deploy]\nerase_devices_priority = 20\ncontinue_if_disk_secure_erase_fails = true\n";
+        let settings = check(file).unwrap().settings;
+        assert_eq!(settings.clean_priorities.erase_devices, 20);
+        assert_eq!(settings.erasure.internal_info()["agent_continue_if_secure_erase_failed"], true);
+    }
+
+    #[test]
     fn mistakes_are_told_with_file_key_and_what_is_allowed() {
         for (text, words) in [
             ("state_dir = 'x'", "state_dir is 'x'; an absolute path"),
@@ -382,6 +381,8 @@ mod tests {
                 "state_dir = '/s'\n[deploy]\ncallback_timeout = 0",
                 "[deploy] callback_timeout is 0; 1 to 604800",
             ),
+            ("state_dir = '/s'\n[deploy]\ndisk_erasure_concurrency = 0", "1 to 64 disks at once"),
+            ("state_dir = '/s'\n[deploy]\nshred_random_overwrite_iterations = 101", "0 to 100 passes"),
             ("state_dir = '/s'\n[deploy]\ndefault_boot_mode = 'efi'", "'uefi' and 'bios'"),
             ("state_dir = '/s'\n[agent]\nnetworks = ['10.0.0.0']", "10.0.0.0/8"),
             ("state_dir = '/s'\n[agent]\nnetworks = ['10.0.0.0/33']", "[agent] networks is '10.0.0.0/33'"),

@@ -36,6 +36,8 @@ pub struct Script {
     pub memory_mib: u32,
     pub processors: u32,
     pub bus: Bus,
+    /// Other disks than the two by which most tests deploy.
+    pub disks: Vec<DiskScript>,
     /// Kernel and ramdisk given to the machine directly.
     pub direct: Option<DirectBoot>,
     /// Size of the disk that is deployed to.
@@ -57,12 +59,34 @@ impl Script {
             memory_mib: 1024,
             processors: 2,
             bus: Bus::Virtio,
+            disks: Vec::new(),
             direct: None,
             root_bytes: ROOT_BYTES,
             logged: false,
             clock: None,
             top: String::new(),
             tables: String::new(),
+        }
+    }
+}
+
+/// A disk: the name of its file, its serial, and how it is attached.
+#[derive(Clone, Debug)]
+pub struct DiskScript {
+    pub name: &'static str,
+    pub serial: &'static str,
+    pub bus: Bus,
+    pub bytes: u64,
+}
+
+impl Script {
+    fn all_disks(&self) -> Vec<DiskScript> {
+        let standard = |name, serial, bytes| DiskScript { name, serial, bus: self.bus, bytes };
+        match self.disks.is_empty() {
+            true => {
+                vec![standard("small", OTHER_SERIAL, OTHER_BYTES), standard("big", ROOT_SERIAL, self.root_bytes)]
+            }
+            false => self.disks.clone(),
         }
     }
 }
@@ -86,12 +110,15 @@ impl Scene {
         let network = Netns::enter()?;
         network.tap("tap0")?;
         let folder = run_folder(&script.name)?;
-        let disk = |name: &str, serial: &str, bytes: u64, rank: u32| -> Result<Disk> {
-            let path = folder.join(name);
-            blank_disk(&path, bytes)?;
-            let logged = script.logged && serial == ROOT_SERIAL;
-            Ok(Disk { path, serial: serial.to_owned(), bus: script.bus, rank, logged })
-        };
+        let all = script.all_disks();
+        // The last is the first of the firmware's.
+        let ranks = (0..all.len() as u32).rev();
+        let disks = all.iter().zip(ranks).map(|(disk, rank)| -> Result<Disk> {
+            let path = folder.join(disk.name);
+            blank_disk(&path, disk.bytes)?;
+            let logged = script.logged && disk.serial == ROOT_SERIAL;
+            Ok(Disk { path, serial: disk.serial.to_owned(), bus: disk.bus, rank, logged })
+        });
         let machine = Machine::new(Spec {
             name: "machine".to_owned(),
             firmware: script.firmware,
@@ -99,10 +126,7 @@ impl Scene {
             processors: script.processors,
             mac: MAC.to_owned(),
             tap: Some("tap0".to_owned()),
-            disks: vec![
-                disk("small", OTHER_SERIAL, OTHER_BYTES, 1)?,
-                disk("big", ROOT_SERIAL, script.root_bytes, 0)?,
-            ],
+            disks: disks.collect::<Result<Vec<_>>>()?,
             direct: script.direct.clone(),
             clock: script.clock.clone(),
             folder: folder.clone(),

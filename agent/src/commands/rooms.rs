@@ -191,13 +191,12 @@ fn erasing(
 ) -> Result<Value, Failure> {
     let node = context.node();
     let mut internal = node.driver_internal_info;
-    // What the kernel parameters of this machine allow counts where the conductor says nothing.
-    let allowed = [
-        (context.rules.wipe_special_filesystems, "wipe_special_filesystems"),
-        (context.rules.discard_erase, "agent_enable_discard_erase"),
-    ];
-    for (_, name) in allowed.into_iter().filter(|(is_allowed, _)| *is_allowed) {
-        internal.entry(name).or_insert(Value::Bool(true));
+    // The kernel parameter is the one reliable word: upstream's documentation and code mean opposite things by the node's.
+    if context.rules.wipe_special_filesystems {
+        internal.insert("wipe_special_filesystems".into(), Value::Bool(true));
+    }
+    if context.rules.discard_erase {
+        internal.entry("agent_enable_discard_erase").or_insert(Value::Bool(true));
     }
     let node = json!({
         "uuid": node.uuid,

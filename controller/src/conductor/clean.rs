@@ -16,6 +16,8 @@ impl Conductor {
             return self.finish_clean(lease).await;
         }
         if !flow.agent_steps_known {
+            // Stored before the machine boots: the agent reads them with every step.
+            lease.node.internal.extend(self.settings.erasure.internal_info());
             self.boot_ramdisk(lease).await?;
             return self.begin_wait(lease).await;
         }

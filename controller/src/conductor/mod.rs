@@ -27,7 +27,7 @@ pub use refusal::Refusal;
 pub use requests::{BootDeviceAnswer, ProvisionRequest};
 pub use slot::Live;
 
-use crate::domain::clean::Priorities;
+use crate::domain::clean::{Erasure, Priorities};
 use crate::domain::node::Node;
 use crate::domain::provision::Deadlines;
 use crate::domain::validate::{ImageFacts, ImageRequest};
@@ -96,6 +96,7 @@ pub struct Settings {
     pub deadlines: Deadlines,
     pub automated_clean: bool,
     pub clean_priorities: Priorities,
+    pub erasure: Erasure,
     pub power_off_after_failure: bool,
     pub default_boot_mode: String,
     /// Callback URLs must be https.

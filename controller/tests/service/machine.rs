@@ -478,6 +478,11 @@ impl Agent {
             }
             "clean.execute_clean_step" => {
                 assert_eq!(params["clean_version"], version);
+                let info = &params["node"]["driver_internal_info"];
+                assert_eq!(
+                    (&info["disk_erasure_concurrency"], &info["agent_erase_devices_zeroize"]),
+                    (&json!(4), &json!(true))
+                );
                 assert_eq!(params["step"]["step"], "erase_devices_metadata");
                 command.ends = Some(Instant::now() + Duration::from_millis(50));
                 command.result["command_status"] = json!("RUNNING");

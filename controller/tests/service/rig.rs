@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use ferric_controller::api::{Api, serve};
 use ferric_controller::conductor::{Conductor, ImageInspector, Network, Patience, RamdiskFiles, Settings};
-use ferric_controller::domain::clean::Priorities;
+use ferric_controller::domain::clean::{Erasure, Priorities};
 use ferric_controller::domain::provision::Deadlines;
 use ferric_controller::domain::validate::{ImageFacts, ImageRequest};
 use ferric_controller::drivers::registry::{Hardware, Registry};
@@ -39,6 +39,15 @@ pub fn settings(state_dir: &Path) -> Settings {
         deadlines: Deadlines { deploy: long, clean: long, inspect: long, rescue: long, service: long },
         automated_clean: true,
         clean_priorities: Priorities { erase_devices: 0, erase_devices_metadata: 10 },
+        erasure: Erasure {
+            random_passes: 1,
+            zeros_last: true,
+            continue_if_failed: false,
+            nvme: true,
+            ata: true,
+            at_once: 4,
+            skip_read_only: false,
+        },
         power_off_after_failure: true,
         default_boot_mode: "bios".into(),
         require_tls: true,

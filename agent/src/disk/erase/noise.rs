@@ -26,9 +26,12 @@ impl Noise {
     }
 
     pub fn fill(&mut self, bytes: &mut [u8]) {
-        for chunk in bytes.chunks_mut(8) {
-            let word = self.word().to_le_bytes();
-            chunk.copy_from_slice(word.get(..chunk.len()).unwrap_or_default());
+        let (words, rest) = bytes.as_chunks_mut::<8>();
+        for place in words {
+            *place = self.word().to_le_bytes();
+        }
+        for (place, byte) in rest.iter_mut().zip(self.word().to_le_bytes()) {
+            *place = byte;
         }
     }
 }
