@@ -23,6 +23,7 @@ const NEEDED: &[Package] = &[
     ("ipxe", "/usr/lib/ipxe/undionly.kpxe"),
     ("openipmi", "/usr/bin/ipmi_sim"),
     ("ipmitool", "/usr/bin/ipmitool"),
+    ("lldpd", "/usr/sbin/lldpd"),
     ("busybox", "/bin/busybox"),
     ("curl", "/usr/bin/curl"),
     ("libarchive-tools", "/usr/bin/bsdtar"),
