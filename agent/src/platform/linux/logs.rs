@@ -34,9 +34,6 @@ const PROC: &[&str] = &[
     "uptime",
     "version",
 ];
-/// Words in the name of a kernel parameter whose value is nobody's business.
-const SECRET: &[&str] = &["token", "password", "passwd", "secret", "key", "auth"];
-
 /// Collects them; what cannot be read is left out.
 pub fn collect(roots: &Roots, inventory: &Inventory, ramdisk: bool) -> Vec<LogFile> {
     let kernel: String =
@@ -81,17 +78,9 @@ fn member(path: &Path) -> Vec<u8> {
     bytes
 }
 
-/// A kernel command line for others' eyes: values of secret parameters, and addresses with a user in them, are masked.
+/// A kernel command line for others' eyes, a word a line.
 fn without_secrets(cmdline: &str) -> String {
-    let shown = |word: &str| match word.split_once('=') {
-        Some((name, value)) => {
-            let lower = name.to_ascii_lowercase();
-            let secret = SECRET.iter().any(|part| lower.contains(part)) || value.contains('@');
-            if secret { format!("{name}=******") } else { word.to_owned() }
-        }
-        None => word.to_owned(),
-    };
-    cmdline.split_whitespace().map(shown).collect::<Vec<_>>().join("\n") + "\n"
+    cmdline.split_whitespace().map(|word| kmsg::masked(word) + "\n").collect()
 }
 
 fn attribute(path: &Path) -> String {
@@ -234,11 +223,11 @@ mod tests {
     #[test]
     fn the_command_line_goes_in_without_its_secrets() {
         let shown = without_secrets(
-            "quiet ipa-agent-token=s3cret ipa-api-url=http://u:pw@h/ ferric-ssh-key=x BOOTIF=01-aa\n",
+            "quiet ipa-agent-token=s3cret ipa-api-url=http://u:pw@h/ ferric-x-secret=x BOOTIF=01-aa\n",
         );
         assert_eq!(
             shown,
-            "quiet\nipa-agent-token=******\nipa-api-url=******\nferric-ssh-key=******\nBOOTIF=01-aa\n"
+            "quiet\nipa-agent-token=******\nipa-api-url=******\nferric-x-secret=******\nBOOTIF=01-aa\n"
         );
     }
 
