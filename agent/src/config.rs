@@ -5,6 +5,10 @@
 //! only `ipa-debug` beats the file. Names and defaults are ironic-python-agent 13.0.0's, so that any conductor's ramdisk
 //! parameters work. `ferric-verify` is ours; all other `ferric-…` parameters are left to [`crate::init`].
 
+mod inspection;
+
+pub use inspection::Inspection;
+
 use crate::image::Verify;
 use ferric_common::ids::AgentToken;
 use ferric_common::limits;
@@ -58,7 +62,7 @@ pub enum Curve {
 /// What is meant.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Bases of the API without trailing slash, in the order to try.
+    /// Bases of the API without trailing slash, in the order to try. Empty only in an inspection that nobody follows up.
     pub api_urls: Vec<Url>,
     /// Set: no detection.
     pub api_version: Option<ApiVersion>,
@@ -102,6 +106,15 @@ pub struct Config {
     pub enable_discard_erase: bool,
     /// How much of an image is read back.
     pub verify: Verify,
+    pub inspection: Option<Inspection>,
+}
+
+impl Config {
+    /// Everyone that this boot must reach.
+    pub fn servers(&self) -> Vec<Url> {
+        let callbacks = self.inspection.iter().flat_map(|inspection| &inspection.urls);
+        self.api_urls.iter().chain(callbacks).cloned().collect()
+    }
 }
 
 /// Kernel parameter and the option that it is the default of.
@@ -132,6 +145,12 @@ const KERNEL: &[(&str, &str)] = &[
     ("ipa-ignore-bootloader-failure", "ignore_bootloader_failure"),
     ("ipa-guard-special-filesystems", "guard_special_filesystems"),
     ("ipa-enable-discard-erase", "enable_discard_erase"),
+    ("ipa-inspection-callback-url", "inspection_callback_url"),
+    ("ipa-inspection-collectors", "inspection_collectors"),
+    ("ipa-inspection-dhcp-wait-timeout", "inspection_dhcp_wait_timeout"),
+    ("ipa-inspection-dhcp-all-interfaces", "inspection_dhcp_all_interfaces"),
+    ("ipa-collect-lldp", "collect_lldp"),
+    ("ipa-lldp-timeout", "lldp_timeout"),
     ("ferric-verify", "verify"),
 ];
 
@@ -297,8 +316,11 @@ fn meant(written: &Written) -> Result<Config, ConfigError> {
         .read("api_url", "a comma-separated list of http:// or https:// addresses", |text| {
             text.split(',').filter(|part| !part.trim().is_empty()).map(api_url).collect::<Option<Vec<_>>>()
         })?
-        .filter(|urls| !urls.is_empty())
-        .ok_or(ConfigError::NoApi)?;
+        .unwrap_or_default();
+    let inspection = inspection::read(&read, &api_urls)?;
+    if api_urls.is_empty() && inspection.is_none() {
+        return Err(ConfigError::NoApi);
+    }
     let trust = match (read.flag("insecure", false)?, read.text("cafile")) {
         (true, _) => Trust::Insecure,
         (false, Some(file)) => Trust::CaFile(file.into()),
@@ -363,6 +385,7 @@ fn meant(written: &Written) -> Result<Config, ConfigError> {
         guard_special_filesystems: read.flag("guard_special_filesystems", true)?,
         enable_discard_erase: read.flag("enable_discard_erase", false)?,
         verify: read.read("verify", "sample or all", |text| text.parse().ok())?.unwrap_or_default(),
+        inspection,
     })
 }
 

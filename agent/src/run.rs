@@ -2,6 +2,8 @@
 //!
 //! Process 1 starts this as a child and starts it again when it ends; what must survive that is in [`crate::state`].
 
+mod inspection;
+
 use crate::api::{self, Api, ReadRule};
 use crate::commands::rooms::ImageWriter;
 use crate::commands::{Context, NodeView, Rules, failure};
@@ -164,27 +166,35 @@ pub struct Parts {
 /// # Errors
 /// What makes this life pointless: no node, no address, no port, no certificate. Process 1 starts another one.
 pub async fn life(parts: Parts, stop: impl Future<Output = ()>) -> Result<(), Box<dyn Error + Send + Sync>> {
-    let Parts { config, machine, writer, state, time, reply_grace } = parts;
+    let (config, machine, state) = (parts.config.clone(), Arc::clone(&parts.machine), parts.state.clone());
     tokio::time::sleep(config.hardware_delay).await;
     let earlier = state.identity()?;
     address::wait_for_route(&machine, &config).await;
     // Before any certificate is made or looked at; one that was made before a crash stays.
     let clock = match earlier.as_ref().is_some_and(|identity| identity.advertised.is_some()) {
         true => Clock::Unknown,
-        false => ntp::set_clock(&machine, &config.ntp_servers, &time).await,
+        false => ntp::set_clock(&machine, &config.ntp_servers, &parts.time).await,
     };
     let inventory = inventory(&machine).await;
     timeline::mark(timeline::INVENTORY);
 
     let outgoing =
         tls::client_config_with(&config.trust, config.tls_minimum, config.client_identity.as_ref())?;
+    // A life after a crash has been through this.
+    let inspected = match &earlier {
+        None => inspection::inspect(&config, &machine, &outgoing).await,
+        Some(_) => None,
+    };
+    if config.api_urls.is_empty() {
+        return inspection::stay(parts, outgoing, stop).await;
+    }
     let api = ApiClient::new(
         config.api_urls.clone(),
         Arc::clone(&outgoing),
         config.request_timeout,
         config.request_id.as_deref(),
     );
-    let node = identify(&api, &config, &machine, &inventory, earlier, clock).await?;
+    let node = identify(&api, &config, &machine, &inventory, earlier, inspected, clock).await?;
     state.save_identity(&node.identity)?;
     timeline::mark(timeline::LOOKUP);
 
@@ -200,6 +210,7 @@ pub async fn life(parts: Parts, stop: impl Future<Output = ()>) -> Result<(), Bo
     };
     let ended = Arc::new(Notify::new());
     let earlier = if node.resumed { state.commands()? } else { Vec::new() };
+    let Parts { writer, reply_grace, .. } = parts;
     let context = context(&config, &node.lookup, identity, &state, machine, writer, outgoing, reply_grace);
     let executor = Arc::new(Executor::new(Arc::new(context), earlier, Some(state), Arc::clone(&ended)));
 
@@ -267,6 +278,7 @@ async fn identify(
     machine: &Arc<dyn Machine>,
     inventory: &Inventory,
     earlier: Option<Identity>,
+    inspected: Option<String>,
     clock: Clock,
 ) -> Result<Node, Box<dyn Error + Send + Sync>> {
     tracing::info!("looking for the node of {}", macs(inventory).join(", "));
@@ -279,7 +291,7 @@ async fn identify(
             let first = crate::commands::context::lock(&first).take();
             first.unwrap_or_else(|| macs(&again.inventory()))
         }),
-        node_uuid: earlier.as_ref().map(|identity| identity.node_uuid.clone()),
+        node_uuid: earlier.as_ref().map(|identity| identity.node_uuid.clone()).or(inspected),
         own_token: own.or_else(|| config.token.clone()),
         fixed_version: config.api_version,
         interval: config.lookup_interval,

@@ -26,6 +26,7 @@ const NEEDED: &[Package] = &[
     ("openipmi", "/usr/bin/ipmi_sim"),
     ("ipmitool", "/usr/bin/ipmitool"),
     ("genisoimage", "/usr/bin/genisoimage"),
+    ("lldpd", "/usr/sbin/lldpd"),
     ("busybox", "/bin/busybox"),
     ("curl", "/usr/bin/curl"),
     ("libarchive-tools", "/usr/bin/bsdtar"),

@@ -1,6 +1,7 @@
 //! Namespace `log`: what a person would look at first, as one archive.
 
 use super::{Context, Failure, Job, Params, failure};
+use crate::platform::machine::Machine;
 use base64::Engine as _;
 use flate2::{Compression, write::GzEncoder};
 use serde_json::{Value, json};
@@ -12,15 +13,23 @@ const ONE_LOG: usize = 4 << 20;
 const ALL_LOGS: usize = 16 << 20;
 
 pub fn collect_system_logs(context: &Context, _params: &Params, _job: &Job) -> Result<Value, Failure> {
-    let archive = archive(context)
+    let archive = packed(context.machine.as_ref())
         .map_err(|error| failure::COMMAND_EXECUTION.with(format!("packing the logs: {error}")))?;
-    Ok(json!({"system_logs": base64::engine::general_purpose::STANDARD.encode(archive)}))
+    Ok(json!({"system_logs": archive}))
 }
 
-fn archive(context: &Context) -> io::Result<Vec<u8>> {
+/// The machine's logs as base64 of a gzipped tar archive, bounded. Inspection posts the same.
+///
+/// # Errors
+/// The archive cannot be written, which is memory alone.
+pub fn packed(machine: &dyn Machine) -> io::Result<String> {
+    Ok(base64::engine::general_purpose::STANDARD.encode(archive(machine)?))
+}
+
+fn archive(machine: &dyn Machine) -> io::Result<Vec<u8>> {
     let mut tar = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
     let mut left = ALL_LOGS;
-    for log in context.machine.logs() {
+    for log in machine.logs() {
         let keep = log.bytes.len().min(ONE_LOG).min(left);
         left = left.saturating_sub(keep);
         let from = log.bytes.len().saturating_sub(keep);

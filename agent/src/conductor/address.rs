@@ -26,7 +26,8 @@ pub struct NoAddress {
 pub async fn wait_for_route(machine: &Arc<dyn Machine>, config: &Config) {
     let began = tokio::time::Instant::now();
     let mut said = ROUTE_SAY;
-    while source(machine, &config.api_urls).await.is_none() {
+    let servers = config.servers();
+    while source(machine, &servers).await.is_none() {
         let waited = began.elapsed();
         if waited >= ROUTE_WAIT {
             tracing::warn!("still no address or no route to the controller; trying to look up all the same");

@@ -1,19 +1,17 @@
 //! Memory: what the kernel can use, from /proc/meminfo, and what is plugged in, from the SMBIOS tables (DSP0134, types 17
 //! and 19), which the kernel shows as files.
 
-use super::{bytes, text};
+use super::smbios::{self, Structure};
+use super::text;
 use ferric_common::wire::inventory::Memory;
 use std::path::Path;
 
 const DEVICE: u8 = 17;
-const END: u8 = 127;
-/// Structures read at most; large servers have some hundreds.
-const STRUCTURES: usize = 65_536;
 
 pub fn read(sys: &Path, proc: &Path) -> Memory {
     Memory {
         total: text(&proc.join("meminfo")).and_then(|info| total(&info)),
-        physical_mb: bytes(&sys.join("firmware/dmi/tables/DMI")).map(|table| plugged(&table)),
+        physical_mb: smbios::table(sys).map(|table| plugged(&table)),
     }
 }
 
@@ -25,34 +23,17 @@ fn total(info: &str) -> Option<u64> {
 
 /// MiB of all memory devices; 0 when the firmware names none.
 fn plugged(table: &[u8]) -> u64 {
-    let mut sum = 0u64;
-    let mut rest = table;
-    for _ in 0..STRUCTURES {
-        let [kind, length, ..] = *rest else { break };
-        if kind == END {
-            break;
-        }
-        let Some(formatted) = rest.get(..usize::from(length)).filter(|f| f.len() >= 4) else { break };
-        if kind == DEVICE {
-            sum = sum.saturating_add(device_size(formatted).unwrap_or(0));
-        }
-        rest = after_strings(rest.get(usize::from(length)..).unwrap_or_default());
-    }
-    sum
-}
-
-/// Strings follow a structure, each ended by a zero, the last by two.
-fn after_strings(strings: &[u8]) -> &[u8] {
-    let end = strings.windows(2).position(|pair| pair == [0, 0]);
-    end.and_then(|end| strings.get(end + 2..)).unwrap_or_default()
+    smbios::structures(table)
+        .filter(|one| one.kind == DEVICE)
+        .filter_map(|device| device_size(&device))
+        .fold(0, u64::saturating_add)
 }
 
 /// MiB of one device; `None` for an empty or unknown one.
-fn device_size(formatted: &[u8]) -> Option<u64> {
-    let size = u16::from_le_bytes(*formatted.get(0x0c..)?.first_chunk()?);
-    match size {
+fn device_size(device: &Structure<'_>) -> Option<u64> {
+    match device.word(0x0c)? {
         0 | 0xffff => None,
-        0x7fff => Some(u64::from(u32::from_le_bytes(*formatted.get(0x1c..)?.first_chunk()?) & 0x7fff_ffff)),
+        0x7fff => Some(u64::from(device.double(0x1c)? & 0x7fff_ffff)),
         kib if kib & 0x8000 != 0 => Some(u64::from(kib & 0x7fff) / 1024),
         mib => Some(mib.into()),
     }

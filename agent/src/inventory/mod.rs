@@ -3,11 +3,17 @@
 //! Every reader takes its root folder, so that a test can show it a machine of files. Field sources and the rules for null follow
 //! ironic-python-agent, without udev, lsblk, lshw or dmidecode.
 
+pub mod bmc;
 pub mod cpu;
 pub mod disks;
+pub mod dmi;
 pub mod ident;
 pub mod memory;
 pub mod nics;
+pub mod numa;
+pub mod pci;
+pub mod smbios;
+pub mod usb;
 pub mod vendor;
 
 use crate::platform::linux::machine::LinuxMachine;
@@ -67,7 +73,14 @@ pub fn read(roots: &Roots, live: &Live) -> Inventory {
 /// Writes the inventory of this machine to standard output.
 pub fn print() -> ExitCode {
     use std::io::Write;
-    let inventory = LinuxMachine::new(Vec::new()).inventory();
+    let machine = LinuxMachine::new(Vec::new());
+    let bmc = machine.bmc();
+    let inventory = Inventory {
+        bmc_address: bmc.address,
+        bmc_v6address: bmc.v6address,
+        bmc_mac: bmc.mac,
+        ..machine.inventory()
+    };
     let Ok(mut json) = serde_json::to_vec_pretty(&inventory) else { return ExitCode::FAILURE };
     json.push(b'\n');
     match std::io::stdout().write_all(&json) {

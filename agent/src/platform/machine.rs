@@ -3,11 +3,13 @@
 use super::block::BlockDevice;
 use super::drive::{Ata, Holder, Nvme};
 use super::efi::EfiVariables;
+use crate::inventory::bmc::Bmc;
 use ferric_common::wire::inventory::{Disk, Inventory};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// What went wrong between the agent and its machine.
 #[derive(Debug, thiserror::Error)]
@@ -130,6 +132,21 @@ pub trait Machine: Send + Sync {
     fn set_clock(&self, to: SystemTime) -> Result<(), MachineError> {
         let _ = to;
         Err(MachineError::NotOurs { action: "set", what: "the clock".to_string() })
+    }
+    /// The addresses of the BMC. Slow: asks it over its own bus; waits some seconds for one that is slow to answer.
+    fn bmc(&self) -> Bmc {
+        Bmc::default()
+    }
+    /// The first LLDP data unit that each interface hears. Blocks until all have heard one, at most for `wait`. The firmware of
+    /// the cards at the PCI addresses `keepers` is told first to hand LLDP out.
+    fn hear_lldp(
+        &self,
+        interfaces: &[String],
+        keepers: &[String],
+        wait: Duration,
+    ) -> BTreeMap<String, Vec<u8>> {
+        let (_, _, _) = (interfaces, keepers, wait);
+        BTreeMap::new()
     }
     /// Kernel log, agent log, mounts, disks, addresses: what a person would look at first.
     fn logs(&self) -> Vec<LogFile>;

@@ -207,3 +207,69 @@ fn a_resumed_life_does_not_need_the_conductor_to_answer_the_lookup() {
     assert_eq!(beat.body["agent_token"], TOKEN);
     agent.shutdown_background();
 }
+
+#[test]
+fn an_inspection_comes_before_the_lookup_and_names_the_node() {
+    let main = runtime();
+    let folder = tempfile::tempdir().unwrap();
+    let named = format!(r#"{{"uuid": "{NODE}"}}"#);
+    let conductor = main.block_on(LoopbackConductor::start(&[(200, &found(TOKEN))], &[(202, &named)]));
+    let agent = runtime();
+    let (url, path, port) = (conductor.url.clone(), folder.path().to_path_buf(), main.block_on(free_port()));
+    spawn_lives(&agent, move || {
+        let mut parts = parts(&url, &path, port, Act::Succeed);
+        let arguments = [
+            ("api_url", url.clone()),
+            ("listen_host", "127.0.0.1".into()),
+            ("listen_port", port.to_string()),
+        ];
+        parts.config = config::parse("ipa-inspection-collectors=default", &[], &arguments).unwrap();
+        parts
+    });
+    main.block_on(heartbeats(&conductor, 1));
+    let paths: Vec<String> = conductor.received("/v1/").into_iter().map(|asked| asked.path).collect();
+    assert_eq!(
+        paths,
+        [
+            "/v1/continue_inspection".to_owned(),
+            format!("/v1/lookup?addresses=52%3A54%3A00%3Aab%3Acd%3A01&node_uuid={NODE}"),
+            format!("/v1/heartbeat/{NODE}"),
+        ]
+    );
+    let posted = conductor.received("/v1/continue_inspection").remove(0);
+    assert_eq!((posted.method.as_str(), posted.version), ("POST", None));
+    assert_eq!(posted.body["root_disk"]["name"], "/dev/sda");
+    assert_eq!(posted.body["error"], Value::Null);
+    agent.shutdown_background();
+}
+
+#[test]
+fn an_agent_without_an_api_inspects_and_then_waits_with_its_door_locked() {
+    let main = runtime();
+    let folder = tempfile::tempdir().unwrap();
+    let conductor = main.block_on(LoopbackConductor::start(&[(404, "")], &[(202, "{}")]));
+    let agent = runtime();
+    let (url, path, port) = (conductor.url.clone(), folder.path().to_path_buf(), main.block_on(free_port()));
+    spawn_lives(&agent, move || {
+        let mut parts = parts(&url, &path, port, Act::Succeed);
+        let cmdline = format!("ipa-inspection-callback-url={url}/v1/continue_inspection");
+        let arguments = [("listen_host", "127.0.0.1".into()), ("listen_port", port.to_string())];
+        parts.config = config::parse(&cmdline, &[], &arguments).unwrap();
+        parts
+    });
+    main.block_on(async {
+        let ask = |path: &'static str| async move {
+            let url = url::Url::parse(&format!("http://127.0.0.1:{port}{path}")).unwrap();
+            let tls = tls::client_config(&Trust::SystemRoots).unwrap();
+            crate::fetch::exchange(&tls, Ask::get(url, 1 << 20, Duration::from_secs(20)))
+                .await
+                .map(|a| a.status)
+        };
+        until("the command API", || std::net::TcpStream::connect(("127.0.0.1", port)).ok()).await;
+        assert_eq!(ask("/v1/status").await.unwrap(), 200);
+        assert_eq!(ask("/v1/commands/").await.unwrap(), 401);
+    });
+    let paths: Vec<String> = conductor.received("/").into_iter().map(|asked| asked.path).collect();
+    assert_eq!(paths, ["/v1/continue_inspection"]);
+    agent.shutdown_background();
+}

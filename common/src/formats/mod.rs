@@ -4,6 +4,7 @@ pub mod cpio;
 pub mod dhcp;
 pub mod gpt;
 pub mod iso9660;
+pub mod lldp;
 pub mod mbr;
 pub mod ntp;
 pub mod qcow2;

@@ -1,6 +1,7 @@
 //! A machine that exists in memory: disks and what opening them gives are set by the test, power is only written down.
 
 use super::drive::{FakeAta, FakeNvme};
+use crate::inventory::bmc::Bmc;
 use crate::platform::block::BlockDevice;
 use crate::platform::drive::{Ata, Holder, HolderKind, Nvme};
 use crate::platform::efi::EfiVariables;
@@ -11,7 +12,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// What was asked of the machine, in order.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,6 +35,9 @@ pub struct FakeMachine {
     pub inventory: Inventory,
     pub address: Option<IpAddr>,
     pub logs: Vec<LogFile>,
+    pub bmc: Bmc,
+    /// Heard on interfaces.
+    pub lldp: BTreeMap<String, Vec<u8>>,
     pub time_servers: Vec<IpAddr>,
     /// What is found on a partition when it is mounted.
     pub folders: BTreeMap<String, PathBuf>,
@@ -198,6 +202,12 @@ impl Machine for FakeMachine {
     fn set_clock(&self, to: SystemTime) -> Result<(), MachineError> {
         self.note(Call::ClockSet(to));
         Ok(())
+    }
+    fn bmc(&self) -> Bmc {
+        self.bmc.clone()
+    }
+    fn hear_lldp(&self, _: &[String], _: &[String], _: Duration) -> BTreeMap<String, Vec<u8>> {
+        self.lldp.clone()
     }
     fn logs(&self) -> Vec<LogFile> {
         self.logs.clone()

@@ -46,14 +46,26 @@ fn parse_line(line: &str) -> Option<Line> {
         return None;
     }
     let micros: f64 = head.split(',').nth(2)?.parse().ok()?;
-    Some(Line { seconds: micros / 1e6, text: without_token(text) })
+    Some(Line { seconds: micros / 1e6, text: without_secrets(text) })
 }
 
-/// The kernel logs its command line; a token on it must not travel in a log archive.
-fn without_token(text: &str) -> String {
-    const KEY: &str = "ipa-agent-token=";
-    let masked = |word: &str| if word.starts_with(KEY) { format!("{KEY}******") } else { word.to_owned() };
+/// The kernel logs its command line; a secret on it must not travel in a log archive.
+fn without_secrets(text: &str) -> String {
     text.split(' ').map(masked).collect::<Vec<_>>().join(" ")
+}
+
+/// Words in the name of a kernel parameter whose value is nobody's business.
+const SECRET: &[&str] = &["token", "password", "passwd", "secret"];
+
+/// A word of a kernel command line for others' eyes: the value of a secret parameter, and an address with a user in it, are
+/// not.
+pub fn masked(word: &str) -> String {
+    let Some((name, value)) = word.split_once('=') else { return word.to_owned() };
+    let lower = name.to_ascii_lowercase();
+    match SECRET.iter().any(|part| lower.contains(part)) || value.contains('@') {
+        true => format!("{name}=******"),
+        false => word.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -68,10 +80,11 @@ mod tests {
 
     #[test]
     fn a_token_on_the_command_line_is_masked() {
-        let lines = parse("5,1,0,-;Command line: quiet ipa-agent-token=s3cret BOOTIF=x\n");
+        let lines =
+            parse("5,1,0,-;Command line: quiet ipa-agent-token=s3cret ipa-api-url=http://u:pw@h/ BOOTIF=x\n");
         assert_eq!(
             lines.first().map(|l| l.text.as_str()),
-            Some("Command line: quiet ipa-agent-token=****** BOOTIF=x")
+            Some("Command line: quiet ipa-agent-token=****** ipa-api-url=****** BOOTIF=x")
         );
     }
 }

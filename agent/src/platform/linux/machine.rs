@@ -2,8 +2,9 @@
 //! anywhere else only the disks named with `--disk` may be opened, and the power stays as it is.
 
 use super::efivars::{self, EfiVars};
-use super::{STATE_DIR, addresses, clock, in_ramdisk, ioctl, kmsg, netlink::Netlink, process};
 use super::{ata::LinuxAta, holders, nvme::LinuxNvme, pstore};
+use super::{STATE_DIR, addresses, clock, in_ramdisk, ioctl, ipmi, lldp, logs, netlink::Netlink, process};
+use crate::inventory::bmc::{self, Bmc};
 use crate::inventory::{self, Live, Roots, disks};
 use crate::logging;
 use crate::network::settings;
@@ -13,6 +14,7 @@ use crate::platform::efi::EfiVariables;
 use crate::platform::machine::{DiskFacts, LogFile, Look, Machine, MachineError};
 use ferric_common::wire::inventory::{Disk, Inventory};
 use nix::sys::reboot::{RebootMode, reboot};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Seek, SeekFrom};
 use std::net::IpAddr;
@@ -20,11 +22,9 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 const HARDWARE_CLOCK: &str = "/dev/rtc0";
-/// Bytes of one member of the log archive.
-const LOG_MEMBER: u64 = 4 << 20;
 
 /// A disk named on the command line: `PATH` or `PATH,serial=XYZ`. A block device or a regular file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -311,55 +311,28 @@ impl Machine for LinuxMachine {
         Ok(())
     }
 
-    fn logs(&self) -> Vec<LogFile> {
-        let kernel: String =
-            kmsg::read().iter().map(|line| format!("[{:>12.6}] {}\n", line.seconds, line.text)).collect();
-        let agent: Vec<u8> = logging::files().iter().flat_map(|path| member(path)).collect();
-        let json = |value: serde_json::Result<Vec<u8>>| value.unwrap_or_default();
-        let addresses: String =
-            addresses::all().iter().map(|(name, address)| format!("{name} {address}\n")).collect();
-        let mut logs: Vec<LogFile> = [
-            ("dmesg", kernel.into_bytes()),
-            ("agent.log", agent),
-            ("timeline", member(&Path::new(super::STATE_DIR).join("timeline"))),
-            ("network.json", member(&Path::new(super::STATE_DIR).join("network.json"))),
-            ("inventory.json", json(serde_json::to_vec_pretty(&self.inventory()))),
-            ("addresses", addresses.into_bytes()),
-        ]
-        .into_iter()
-        .map(|(name, bytes)| LogFile { name: name.to_owned(), bytes })
-        .collect();
-        // The command line is left out: it may carry a token.
-        for file in [
-            "self/mounts",
-            "modules",
-            "partitions",
-            "mdstat",
-            "meminfo",
-            "cpuinfo",
-            "interrupts",
-            "iomem",
-            "net/route",
-        ] {
-            let name = file.rsplit('/').next().unwrap_or(file).to_owned();
-            logs.push(LogFile { name, bytes: member(&self.roots.proc.join(file)) });
+    fn bmc(&self) -> Bmc {
+        match ipmi::find(self.ramdisk, &self.roots.sys) {
+            Some(mut device) => bmc::read(&mut device),
+            None => Bmc::default(),
         }
-        logs.retain(|log| !log.bytes.is_empty());
-        logs
     }
-}
 
-/// The last [`LOG_MEMBER`] bytes of a file; nothing when it cannot be read.
-fn member(path: &Path) -> Vec<u8> {
-    use std::io::Read;
-    let Ok(mut file) = File::open(path) else { return Vec::new() };
-    let length = file.metadata().map(|found| found.len()).unwrap_or(0);
-    if length > LOG_MEMBER {
-        drop(file.seek(SeekFrom::Start(length - LOG_MEMBER)));
+    fn hear_lldp(
+        &self,
+        interfaces: &[String],
+        keepers: &[String],
+        wait: Duration,
+    ) -> BTreeMap<String, Vec<u8>> {
+        if self.ramdisk {
+            lldp::stop_firmware_agents(keepers);
+        }
+        lldp::hear(interfaces, wait)
     }
-    let mut bytes = Vec::new();
-    drop(file.take(LOG_MEMBER).read_to_end(&mut bytes));
-    bytes
+
+    fn logs(&self) -> Vec<LogFile> {
+        logs::collect(&self.roots, &self.inventory(), self.ramdisk)
+    }
 }
 
 /// Device number and place of a line of mountinfo (proc(5)): `36 35 98:0 /mnt1 /mnt2 …`.
@@ -491,7 +464,7 @@ mod tests {
     }
 
     #[test]
-    fn logs_leave_the_command_line_out() {
+    fn logs_hold_no_secret_of_the_command_line() {
         let tree = Tree::new();
         tree.file("cmdline", "ipa-agent-token=secret")
             .file("modules", "virtio 1\n")

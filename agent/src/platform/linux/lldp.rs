@@ -1,0 +1,188 @@
+//! Listens for LLDP frames on several interfaces at once: raw sockets (packet(7)), one deadline for all.
+#![allow(unsafe_code)]
+
+use nix::net::if_::if_nametoindex;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::mem::size_of;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// ETH_P_LLDP of linux/if_ether.h.
+const LLDP: u16 = 0x88cc;
+/// The three group addresses that bridges do not forward (IEEE 802.1AB, table 7-1).
+const GROUPS: [[u8; 6]; 3] =
+    [[1, 0x80, 0xc2, 0, 0, 0x0e], [1, 0x80, 0xc2, 0, 0, 3], [1, 0x80, 0xc2, 0, 0, 0]];
+/// Bytes of a frame that are kept: a frame of a large network is no longer.
+const FRAME: usize = 9216;
+/// A link that is still coming up is given this long before it no longer delays the end.
+const CARRIER_GRACE: Duration = Duration::from_secs(10);
+/// How often carriers are looked at anew.
+const LOOK: Duration = Duration::from_secs(1);
+/// Where drivers of network cards can be spoken to.
+const DEBUGFS: &str = "/sys/kernel/debug";
+
+struct Ear {
+    name: String,
+    socket: OwnedFd,
+}
+
+/// The first data unit (without the Ethernet header) that each interface hears within `wait`. Ends early when all
+/// interfaces with a carrier have heard one. An interface that cannot be listened on is left out, and said.
+pub fn hear(interfaces: &[String], wait: Duration) -> BTreeMap<String, Vec<u8>> {
+    let mut ears = Vec::new();
+    for name in interfaces {
+        match open(name) {
+            Ok(socket) => ears.push(Ear { name: name.clone(), socket }),
+            Err(error) => tracing::warn!("listening for LLDP on {name}: {error}"),
+        }
+    }
+    let mut heard = BTreeMap::new();
+    let began = Instant::now();
+    while let Some(left) = wait.checked_sub(began.elapsed()).filter(|left| !left.is_zero()) {
+        let patient = began.elapsed() < CARRIER_GRACE;
+        if !ears.iter().any(|ear| patient || has_carrier(&ear.name)) {
+            break;
+        }
+        if let Err(error) = one_round(&mut ears, left.min(LOOK), &mut heard) {
+            tracing::warn!("listening for LLDP: {error}");
+            break;
+        }
+    }
+    heard
+}
+
+/// Waits once; ears that heard something are taken away.
+fn one_round(ears: &mut Vec<Ear>, time: Duration, heard: &mut BTreeMap<String, Vec<u8>>) -> io::Result<()> {
+    let mut waiting: Vec<PollFd<'_>> =
+        ears.iter().map(|ear| PollFd::new(ear.socket.as_fd(), PollFlags::POLLIN)).collect();
+    match poll(&mut waiting, PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX)) {
+        Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+        Err(error) => return Err(error.into()),
+    }
+    ears.retain(|ear| {
+        let mut frame = [0u8; FRAME];
+        match nix::sys::socket::recv(ear.socket.as_raw_fd(), &mut frame, nix::sys::socket::MsgFlags::empty())
+        {
+            Ok(length) if length > 0 => {
+                heard.insert(ear.name.clone(), frame.get(..length).unwrap_or_default().to_vec());
+                false
+            }
+            // Nothing yet, or the link went down for a moment.
+            _ => true,
+        }
+    });
+    Ok(())
+}
+
+fn has_carrier(name: &str) -> bool {
+    fs::read_to_string(Path::new("/sys/class/net").join(name).join("carrier"))
+        .is_ok_and(|text| text.trim() == "1")
+}
+
+/// A socket that hears LLDP on one interface, whichever group it is sent to.
+fn open(name: &str) -> io::Result<OwnedFd> {
+    let index = i32::try_from(if_nametoindex(name)?).map_err(io::Error::other)?;
+    let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // Protocol 0 receives nothing: frames of other interfaces cannot slip in before the bind below.
+    // SAFETY: socket(2) takes plain numbers.
+    let raw = unsafe { libc::socket(libc::AF_PACKET, kind, 0) };
+    if raw < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is new, open and owned by nobody else.
+    let socket = unsafe { OwnedFd::from_raw_fd(raw) };
+    for group in GROUPS {
+        join(&socket, index, group)?;
+    }
+    let address = libc::sockaddr_ll {
+        sll_family: libc::AF_PACKET as u16,
+        sll_protocol: LLDP.to_be(),
+        sll_ifindex: index,
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 0,
+        sll_addr: [0; 8],
+    };
+    let length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+    // SAFETY: the pointer and length describe `address`, which lives through the call.
+    let bound = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) };
+    if bound < 0 { Err(io::Error::last_os_error()) } else { Ok(socket) }
+}
+
+/// Has the card pass frames to a group address on; undone when the socket is closed.
+fn join(socket: &OwnedFd, index: i32, group: [u8; 6]) -> io::Result<()> {
+    let [a, b, c, d, e, f] = group;
+    let request = libc::packet_mreq {
+        mr_ifindex: index,
+        mr_type: libc::PACKET_MR_MULTICAST as u16,
+        mr_alen: 6,
+        mr_address: [a, b, c, d, e, f, 0, 0],
+    };
+    // SAFETY: the pointer and length describe `request`, which lives through the call; the kernel copies it.
+    let set = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_ADD_MEMBERSHIP,
+            (&raw const request).cast(),
+            size_of::<libc::packet_mreq>() as libc::socklen_t,
+        )
+    };
+    if set < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Intel's X710 and its like (driver i40e) keep LLDP frames for themselves until they are told not to, by
+/// `/sys/kernel/debug/i40e/<pci address>/command`.
+pub fn stop_firmware_agents(pci_addresses: &[String]) {
+    if pci_addresses.is_empty() {
+        return;
+    }
+    let mount = super::process::Mount { kind: "debugfs", on: DEBUGFS, options: "", trusted: false };
+    if let Err(error) = super::process::mount_one(&mount) {
+        tracing::warn!("mounting {DEBUGFS}, to stop the LLDP agents of i40e cards: {error}");
+    }
+    for failed in stop_below(&Path::new(DEBUGFS).join("i40e"), pci_addresses) {
+        tracing::warn!("{failed}; LLDP may not be heard on this card");
+    }
+}
+
+/// Answers what failed, in words.
+fn stop_below(folder: &Path, pci_addresses: &[String]) -> Vec<String> {
+    let stop = |pci: &String| {
+        let command = folder.join(pci).join("command");
+        let written = fs::OpenOptions::new().write(true).open(&command).and_then(|mut file| {
+            use std::io::Write;
+            file.write_all(b"lldp stop")
+        });
+        written
+            .err()
+            .map(|error| format!("stopping the LLDP agent of {pci} by {}: {error}", command.display()))
+    };
+    pci_addresses.iter().filter_map(stop).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_firmware_agent_is_told_by_its_file_and_a_missing_one_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let command = folder.path().join("0000:3b:00.0/command");
+        fs::create_dir_all(command.parent().unwrap()).unwrap();
+        fs::write(&command, "").unwrap();
+        let failed = stop_below(folder.path(), &["0000:3b:00.0".into(), "0000:3b:00.1".into()]);
+        assert_eq!(fs::read_to_string(&command).unwrap(), "lldp stop");
+        assert_eq!(failed.len(), 1);
+        assert!(failed[0].starts_with("stopping the LLDP agent of 0000:3b:00.1 by "), "{failed:?}");
+    }
+
+    #[test]
+    fn an_interface_that_is_not_there_does_not_delay() {
+        assert!(hear(&["no-such-link".into()], Duration::from_secs(60)).is_empty());
+    }
+}
