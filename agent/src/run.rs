@@ -80,6 +80,9 @@ pub fn run(options: RunOptions) -> ExitCode {
     let config = match config {
         Ok(config) => {
             tracing::debug!("settings: {}", config.given);
+            for line in &config.told {
+                tracing::warn!("{line}");
+            }
             config
         }
         Err(error) => {
