@@ -12,6 +12,7 @@ pub mod image;
 pub mod init;
 pub mod inventory;
 pub mod logging;
+pub mod media;
 pub mod network;
 pub mod platform;
 pub mod run;

@@ -15,9 +15,9 @@ pub mod plan;
 pub mod settings;
 pub mod six;
 
-use crate::logging;
 use crate::platform::linux::netlink::{GROUP_LINK, Link, Netlink};
 use crate::platform::linux::{self, clock};
+use crate::{logging, media};
 use board::Board;
 use ferric_common::ids::MacAddress;
 use plan::{How, Plan, Step};
@@ -53,7 +53,7 @@ pub fn run() -> ExitCode {
 }
 
 fn serve() -> io::Result<std::convert::Infallible> {
-    let command_line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    let command_line = media::take(&fs::read_to_string("/proc/cmdline").unwrap_or_default());
     let plan = planned(&command_line);
     let mut room = Room {
         boot_mac: settings::boot_interface(&command_line),
