@@ -13,6 +13,7 @@ pub mod init;
 pub mod inspection;
 pub mod inventory;
 pub mod logging;
+pub mod media;
 pub mod network;
 pub mod platform;
 pub mod run;

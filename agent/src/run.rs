@@ -16,6 +16,8 @@ use crate::config::{self, Config, TlsMinimum};
 use crate::disk::erase;
 use crate::executor::Executor;
 use crate::logging;
+use crate::media;
+use crate::platform::linux;
 use crate::platform::linux::machine::{LinuxMachine, NamedDisk};
 use crate::platform::machine::Machine;
 use crate::state::{Advertised, Identity, StateDir};
@@ -83,6 +85,9 @@ pub fn run(options: RunOptions) -> ExitCode {
     let config = match config {
         Ok(config) => {
             tracing::debug!("settings: {}", config.given);
+            for line in &config.told {
+                tracing::warn!("{line}");
+            }
             config
         }
         Err(error) => {
@@ -118,7 +123,10 @@ fn settings(options: &RunOptions) -> Result<Config, Box<dyn Error + Send + Sync>
     let read = |path: &Path| {
         std::fs::read_to_string(path).map_err(|error| format!("reading {}: {error}", path.display()))
     };
-    let cmdline = read(&options.cmdline)?;
+    let cmdline = match linux::in_ramdisk() {
+        true => media::command_line(&read(&options.cmdline)?),
+        false => read(&options.cmdline)?,
+    };
     let mut files = Vec::new();
     if let Ok(entries) = std::fs::read_dir(&options.config_dir) {
         let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();

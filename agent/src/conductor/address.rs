@@ -19,23 +19,26 @@ pub struct NoAddress {
     urls: String,
 }
 
-/// Waits until the machine has an address and a route towards the API, as the network comes up beside us; gives up
-/// after a minute, since a lookup that fails says more than silence.
+/// Waits until the machine has an address and a route towards the API, as the network comes up beside us. Gives up after a
+/// minute where a controller has a name, since a lookup that fails then says more than silence; without a route to its address
+/// no lookup can do anything.
 ///
 /// Asking the kernel ten times a second costs nothing, while a failed lookup would be followed by a growing pause.
 pub async fn wait_for_route(machine: &Arc<dyn Machine>, config: &Config) {
     let began = tokio::time::Instant::now();
     let mut said = ROUTE_SAY;
     let servers = config.servers();
+    let named = servers.iter().any(|url| matches!(url.host(), Some(Host::Domain(_))));
+    let limit = if named { ROUTE_WAIT } else { config.lookup_timeout.max(ROUTE_WAIT) };
     while source(machine, &servers).await.is_none() {
         let waited = began.elapsed();
-        if waited >= ROUTE_WAIT {
+        if waited >= limit {
             tracing::warn!("still no address or no route to the controller; trying to look up all the same");
             return;
         }
         if waited >= said {
             tracing::info!("waiting for an address and a route to the controller");
-            said += ROUTE_SAY;
+            said += if waited < ROUTE_WAIT { ROUTE_SAY } else { ROUTE_WAIT };
         }
         tokio::time::sleep(ROUTE_PAUSE).await;
     }

@@ -13,7 +13,9 @@ pub const LONGEST_ANSWER: u16 = 1500;
 /// First pause before a DISCOVER is repeated, and the longest one. RFC 2131 begins with 4 s; a switch port that just came up
 /// often drops the first packets, and each second counts at boot.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(32);
+const LONGEST_PAUSE: Duration = Duration::from_secs(16);
+/// Silence until the operator is told; from then on at growing intervals.
+const FIRST_COMPLAINT: Duration = Duration::from_secs(10);
 /// REQUESTs without an answer before the offer is forgotten.
 const REQUEST_TRIES: u32 = 4;
 /// Pause between REQUESTs for an offer.
@@ -101,6 +103,8 @@ pub struct Client {
     state: State,
     xid: u32,
     tries: u32,
+    /// After so much silence the operator is told.
+    complain_at: Duration,
     began: Duration,
     deadline: Duration,
     lease: Option<(Lease, Duration)>,
@@ -113,6 +117,7 @@ impl Client {
             state: State::Down,
             xid: 0,
             tries: 0,
+            complain_at: FIRST_COMPLAINT,
             began: Duration::ZERO,
             deadline: Duration::MAX,
             lease: None,
@@ -182,26 +187,40 @@ impl Client {
     fn discover(&mut self, now: Duration, random: u32) -> Vec<Action> {
         let removed = self.lease.take().map(|(lease, _)| Action::Remove(lease));
         (self.state, self.xid, self.tries, self.began) = (State::Selecting, random, 0, now);
+        self.complain_at = FIRST_COMPLAINT;
         removed.into_iter().chain(self.repeat_discover(now, random)).collect()
     }
 
     fn repeat_discover(&mut self, now: Duration, random: u32) -> Vec<Action> {
         let mut actions = Vec::new();
-        // After 4, 8, 16 … tries: the first are nobody's business, as a switch port may need them, and a NIC on a network
-        // without DHCP must not fill the console.
-        if self.tries >= 4 && self.tries.is_power_of_two() {
-            actions.push(Action::Say(format!(
-                "no answer from a dhcp server after {} tries in {} s; still asking",
-                self.tries,
-                now.saturating_sub(self.began).as_secs()
-            )));
-        }
         let pause = FIRST_PAUSE.saturating_mul(1 << self.tries.min(5)).min(LONGEST_PAUSE);
         self.deadline = now + jittered(pause, random);
+        actions.extend(self.complaint(now, pause).map(Action::Say));
         self.tries = self.tries.saturating_add(1);
         let message = self.message(MessageType::Discover, now);
         actions.push(Action::Broadcast { source: Ipv4Addr::UNSPECIFIED, message });
         actions
+    }
+
+    /// What to say of the silence, if it is time to: the first tries are nobody's business, as a switch port may need them,
+    /// and a NIC on a network without DHCP must not fill the console.
+    fn complaint(&mut self, now: Duration, pause: Duration) -> Option<String> {
+        let waited = now.saturating_sub(self.began);
+        if waited < self.complain_at {
+            return None;
+        }
+        self.complain_at = waited.max(FIRST_COMPLAINT).saturating_mul(3) / 2;
+        Some(format!(
+            "no answer from a dhcp server for {} s, since {} s after power-on: {} times DISCOVER was sent by broadcast from {}; \
+             still asking, again in {} s. Check that the switch port is in the provisioning network and forwards at once \
+             (spanning tree), and that a dhcp server or relay on it knows this address; a tagged network needs \
+             ipa-enable-vlan-interfaces=INTERFACE.ID",
+            waited.as_secs(),
+            self.began.as_secs(),
+            self.tries,
+            self.mac,
+            pause.as_secs()
+        ))
     }
 
     fn offered(&mut self, message: &Message, now: Duration) -> Vec<Action> {
@@ -403,7 +422,7 @@ fn printable(text: &str) -> String {
 }
 
 /// A tenth more or less, so that a rack powered on at once does not ask in step.
-fn jittered(time: Duration, random: u32) -> Duration {
+pub(super) fn jittered(time: Duration, random: u32) -> Duration {
     time.mul_f64(0.9 + 0.2 * f64::from(random) / f64::from(u32::MAX))
 }
 
@@ -482,19 +501,28 @@ mod tests {
         client.on(Event::LinkUp, at(0), HALF);
         let mut pauses = Vec::new();
         let mut now = at(0);
-        let mut last = Vec::new();
-        let mut lines = 0;
+        let mut lines = Vec::new();
         for _ in 0..8 {
             pauses.push((client.deadline() - now).as_secs_f64().round() as u64);
             now = client.deadline();
             assert!(client.on(Event::Timeout, now - Duration::from_millis(1), HALF).is_empty());
-            last = client.on(Event::Timeout, now, HALF);
-            lines += said(&last).len();
+            let last = client.on(Event::Timeout, now, HALF);
+            lines.extend(said(&last).iter().map(|line| (*line).to_owned()));
             assert_eq!(sent(&last).message_type(), Some(MessageType::Discover));
         }
-        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 32, 32]);
-        assert_eq!(lines, 2);
-        assert_eq!(said(&last), ["no answer from a dhcp server after 8 tries in 126 s; still asking"]);
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 16, 16, 16]);
+        let times: Vec<u64> = lines.iter().filter_map(|line| line.split(' ').nth(7)?.parse().ok()).collect();
+        let near = |(time, about): (&u64, u64)| time.abs_diff(about) <= 1;
+        assert!(times.len() == 4 && times.iter().zip([15, 31, 47, 79]).all(near), "{times:?}");
+        assert_eq!(
+            lines.first().map(String::as_str),
+            Some(
+                "no answer from a dhcp server for 15 s, since 0 s after power-on: 4 times DISCOVER was sent by broadcast from \
+                 52:54:00:00:00:01; still asking, again in 16 s. Check that the switch port is in the provisioning network and \
+                 forwards at once (spanning tree), and that a dhcp server or relay on it knows this address; a tagged network \
+                 needs ipa-enable-vlan-interfaces=INTERFACE.ID"
+            )
+        );
     }
 
     #[test]

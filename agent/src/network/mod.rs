@@ -1,42 +1,40 @@
-//! Bringing the network up: a child of process 1 that switches every NIC on, leases an IPv4 address on each, all at once, and keeps the leases.
+//! Bringing the network up: a child of process 1 that switches every NIC on, asks for addresses on each, all at once, and keeps
+//! the leases; or that does what `network_data.json` of the boot medium says.
 //!
-//! What to say and when is [`client`]'s; this file moves packets and tells the kernel. IPv6 is left to the kernel, which
-//! configures itself from router advertisements. The NIC named by `BOOTIF` gets the preferred default route; of the
+//! [`plan`] says which interfaces to make and how each is served; [`four`] and [`six`] serve one each, with the clients
+//! [`client`] (DHCP) and [`six::client`] (DHCPv6). The NIC named by `BOOTIF` gets the preferred default route; of the
 //! others each has a route of a higher metric, so that the kernel itself falls back when one goes.
 
+pub mod board;
 pub mod client;
+pub mod fixed;
+pub mod four;
 pub mod frame;
+pub mod network_data;
+pub mod plan;
 pub mod settings;
+pub mod six;
 
-use crate::platform::linux::netlink::{GROUP_LINK, Link, Netlink, Route};
-use crate::platform::linux::packet::PacketSocket;
-use crate::platform::linux::{self, clock, process};
-use crate::{logging, timeline};
-use client::{Action, Client, Event, Lease};
-use ferric_common::formats::dhcp::{CLIENT_PORT, Message, SERVER_PORT};
+use crate::platform::linux::netlink::{GROUP_LINK, Link, Netlink};
+use crate::platform::linux::{self, clock};
+use crate::{logging, media};
+use board::Board;
 use ferric_common::ids::MacAddress;
-use settings::{Network, Nic, NicLease};
-use std::collections::BTreeMap;
+use plan::{How, Plan, Step};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::net::{Ipv4Addr, UdpSocket};
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-/// How often a link without carrier is looked at: at first every moment of a boot counts, later nobody waits.
-const CARRIER_SOON: Duration = Duration::from_millis(20);
-const CARRIER_LATER: Duration = Duration::from_secs(1);
-const SOON: Duration = Duration::from_secs(60);
-/// How often a configured link is looked at for lost carrier.
-const CARRIER_WATCH: Duration = Duration::from_secs(2);
 /// Longest wait for new interfaces before the list is read again, should the kernel's word be lost.
 const LINKS_WATCH: Duration = Duration::from_secs(5);
 /// Route metrics: the boot NIC, and the base of all others.
 const BOOT_METRIC: u32 = 100;
 const OTHER_METRIC: u32 = 1000;
-/// NICs served at once; each has a thread.
+/// Interfaces served at once; each has two threads.
 const NICS: usize = 64;
 
 /// Serves all NICs until killed.
@@ -55,33 +53,136 @@ pub fn run() -> ExitCode {
 }
 
 fn serve() -> io::Result<std::convert::Infallible> {
-    let command_line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
-    let boot_mac = settings::boot_interface(&command_line);
+    let command_line = media::take(&fs::read_to_string("/proc/cmdline").unwrap_or_default());
+    let plan = planned(&command_line);
+    let mut room = Room {
+        boot_mac: settings::boot_interface(&command_line),
+        kernel: Netlink::open(0)?,
+        board: Arc::new(Board::default()),
+        served: BTreeMap::new(),
+        refused: BTreeMap::new(),
+        on: BTreeSet::new(),
+    };
     accept_router_advertisements();
     let news = Netlink::open(GROUP_LINK)?;
-    let mut kernel = Netlink::open(0)?;
-    let board = Arc::new(Board::default());
-    let mut served: BTreeMap<u32, std::thread::JoinHandle<()>> = BTreeMap::new();
-    let mut refused: BTreeMap<u32, String> = BTreeMap::new();
     loop {
-        let mut links: Vec<Link> = kernel.links()?.into_iter().filter(is_nic).collect();
-        links.sort_by_key(|link| (!is_boot(link, boot_mac), link.index));
-        served.retain(|_, thread| !thread.is_finished());
-        for link in links {
-            if served.contains_key(&link.index) || served.len() >= NICS {
-                continue;
-            }
-            if let Err(error) = kernel.set_up(link.index) {
-                let text = format!("{}: switching the link on failed: {error}; trying again", link.name);
-                if refused.insert(link.index, text.clone()) != Some(text.clone()) {
-                    logging::say(&text);
-                }
-                continue;
-            }
-            let nic = Served { boot: is_boot(&link, boot_mac), link, board: Arc::clone(&board) };
-            served.insert(nic.link.index, std::thread::spawn(move || nic.serve()));
+        let mut links: Vec<Link> = room.kernel.links()?;
+        links.sort_by_key(|link| (!room.is_boot(link), link.index));
+        room.served.retain(|_, thread| !thread.is_finished());
+        let steps = plan::next(&links, &plan, is_nic);
+        let made = steps.iter().any(|step| !matches!(step, Step::Serve { .. }));
+        for step in steps {
+            room.take(step, &links);
         }
-        news.wait(LINKS_WATCH)?;
+        // What was made is in the next list.
+        news.wait(if made { Duration::from_millis(200) } else { LINKS_WATCH })?;
+    }
+}
+
+/// What the kernel parameters and the boot medium ask for; whatever of it cannot be read is said and left out.
+fn planned(command_line: &str) -> Plan {
+    let (vlans, refused) = plan::vlans(command_line);
+    for text in refused {
+        logging::say(&format!("network: {text}"));
+    }
+    let data = fs::read(Path::new(linux::STATE_DIR).join("network_data.json"));
+    let fixed = data.ok().and_then(|bytes| match network_data::parse(&bytes) {
+        Ok(fixed) => Some(fixed),
+        Err(error) => {
+            logging::say(&format!(
+                "network: network_data.json of the boot medium cannot be used: {error}; using DHCP"
+            ));
+            None
+        }
+    });
+    Plan { vlans, fixed }
+}
+
+/// All that is served, and what the kernel refused.
+struct Room {
+    boot_mac: Option<MacAddress>,
+    kernel: Netlink,
+    board: Arc<Board>,
+    served: BTreeMap<u32, std::thread::JoinHandle<()>>,
+    refused: BTreeMap<String, String>,
+    on: BTreeSet<u32>,
+}
+
+impl Room {
+    fn take(&mut self, step: Step, links: &[Link]) {
+        match step {
+            Step::Vlan { parent, name, id } => {
+                let outcome =
+                    self.kernel.set_up(parent).and_then(|()| self.kernel.add_vlan(parent, &name, id));
+                self.note(&name, "making the tagged interface", outcome);
+            }
+            Step::Bond { name, bond } => {
+                let outcome = self.kernel.add_bond(&name, bond);
+                self.note(&name, "making the bond", outcome);
+            }
+            Step::Join { member, bond, name } => {
+                let outcome = self.kernel.join(member, bond);
+                self.note(&name, "making it a member of its bond", outcome);
+            }
+            Step::Serve { index, how } => {
+                if let Some(link) = links.iter().find(|link| link.index == index) {
+                    self.start(link.clone(), how);
+                }
+            }
+        }
+    }
+
+    /// Says a refusal when it is new; the step comes again.
+    fn note(&mut self, name: &str, what: &str, outcome: io::Result<()>) -> bool {
+        let text = match outcome {
+            Ok(()) => return true,
+            // It appeared meanwhile.
+            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => return true,
+            Err(error) => format!("{name}: {what} failed: {error}; trying again"),
+        };
+        if self.refused.insert(name.to_owned(), text.clone()).as_ref() != Some(&text) {
+            logging::say(&text);
+        }
+        false
+    }
+
+    fn start(&mut self, link: Link, how: How) {
+        if self.served.contains_key(&link.index) || self.served.len() >= NICS || self.on.contains(&link.index)
+        {
+            return;
+        }
+        let outcome = self.kernel.set_up(link.index);
+        if !self.note(&link.name, "switching the link on", outcome) {
+            return;
+        }
+        let (boot, board, index) = (self.is_boot(&link), Arc::clone(&self.board), link.index);
+        let wants_six = match &how {
+            How::Dynamic => true,
+            How::Fixed(settings) => settings.router_adverts,
+            How::Off => false,
+        };
+        if wants_six {
+            let six = six::Served { link: link.clone(), board: Arc::clone(&board) };
+            std::thread::spawn(move || six.serve());
+        }
+        match how {
+            How::Fixed(settings) if !settings.dhcp => {
+                let fixed = fixed::Served { link, boot, board, settings };
+                self.served.insert(index, std::thread::spawn(move || fixed.serve()));
+            }
+            How::Off => drop(self.on.insert(index)),
+            How::Dynamic | How::Fixed(_) => {
+                if let How::Fixed(settings) = how {
+                    fixed::Served { link: link.clone(), boot, board: Arc::clone(&board), settings }.apply();
+                }
+                let four = four::Served { link, boot, board };
+                self.served.insert(index, std::thread::spawn(move || four.serve()));
+            }
+        }
+    }
+
+    fn is_boot(&self, link: &Link) -> bool {
+        self.boot_mac.is_some() && (link.mac == self.boot_mac || link.permanent == self.boot_mac)
     }
 }
 
@@ -92,8 +193,18 @@ fn is_nic(link: &Link) -> bool {
         && Path::new("/sys/class/net").join(&link.name).join("device").exists()
 }
 
-fn is_boot(link: &Link, boot: Option<MacAddress>) -> bool {
-    boot.is_some() && (link.mac == boot || link.permanent == boot)
+/// Whether the link has carrier; `None` when the interface is gone.
+fn carrier(name: &str) -> Option<bool> {
+    match fs::read_to_string(Path::new("/sys/class/net").join(name).join("carrier")) {
+        Ok(text) => Some(text.trim() == "1"),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        // EINVAL while the link is switched off.
+        Err(_) => Some(false),
+    }
+}
+
+fn metric(link: &Link, boot: bool) -> u32 {
+    if boot { BOOT_METRIC } else { OTHER_METRIC.saturating_add(link.index) }
 }
 
 fn accept_router_advertisements() {
@@ -105,269 +216,6 @@ fn accept_router_advertisements() {
     }
 }
 
-/// What all NICs' threads have found so far, and the files made of it.
-#[derive(Default)]
-struct Board {
-    nics: Mutex<BTreeMap<u32, Nic>>,
-}
-
-impl Board {
-    /// Answers whether that changed anything.
-    fn put(&self, index: u32, nic: Option<Nic>) -> bool {
-        let mut nics = self.nics.lock().unwrap_or_else(PoisonError::into_inner);
-        if nics.get(&index) == nic.as_ref() {
-            return false;
-        }
-        match nic {
-            Some(nic) => drop(nics.insert(index, nic)),
-            None => drop(nics.remove(&index)),
-        }
-        let mut network = Network { nics: nics.values().cloned().collect() };
-        network.nics.sort_by_key(|nic| !nic.boot);
-        // Written under the lock: the files never show an older state than the last one put.
-        if let Ok(text) = serde_json::to_vec(&network) {
-            replace(&settings::path(), &text);
-        }
-        replace(Path::new("/etc/resolv.conf"), network.resolv_conf().as_bytes());
-        true
-    }
-}
-
-/// Writes aside and renames: a reader sees the old text or the new one.
-fn replace(path: &Path, text: &[u8]) {
-    let aside = path.with_extension("new");
-    if let Err(error) = fs::write(&aside, text).and_then(|()| fs::rename(&aside, path)) {
-        logging::say(&format!("network: writing {} failed: {error}", path.display()));
-    }
-}
-
-/// One NIC, in a thread of its own.
-struct Served {
-    link: Link,
-    boot: bool,
-    board: Arc<Board>,
-}
-
-impl Served {
-    fn serve(&self) {
-        let Some(mac) = self.link.mac else { return };
-        let began = clock::since_boot();
-        let mut client = Client::new(mac);
-        let mut carrier = None;
-        let mut socket = None;
-        let mut renewal = None;
-        self.put(false, None);
-        loop {
-            let now = clock::since_boot();
-            let Some(has_carrier) = self.carrier() else {
-                logging::say(&format!("{}: the interface is gone", self.link.name));
-                self.board.put(self.link.index, None);
-                return;
-            };
-            let mut events = Vec::new();
-            if carrier != Some(has_carrier) {
-                self.say_carrier(carrier, has_carrier);
-                carrier = Some(has_carrier);
-                self.put(has_carrier, client.lease());
-                events.push(if has_carrier { Event::LinkUp } else { Event::LinkDown });
-            }
-            if now >= client.deadline() {
-                events.push(Event::Timeout);
-            }
-            let mut pause = client.deadline().saturating_sub(now).min(CARRIER_WATCH);
-            if !has_carrier {
-                pause = if now - began < SOON { CARRIER_SOON } else { CARRIER_LATER };
-            }
-            if events.is_empty() {
-                match self.listen(&mut socket, client.listens(), pause) {
-                    Ok(message) => events.extend(message.map(Event::Received)),
-                    Err(error) => {
-                        // Said rarely by nature: the link went down under the socket, or the interface is gone.
-                        logging::say(&format!("{}: receiving failed: {error}", self.link.name));
-                        socket = None;
-                        std::thread::sleep(CARRIER_LATER);
-                    }
-                }
-            }
-            for event in events {
-                for action in client.on(event, clock::since_boot(), random()) {
-                    if let Err(error) = self.act(action, &mut socket, &mut renewal, client.lease()) {
-                        logging::say(&format!("{}: {error}", self.link.name));
-                    }
-                }
-            }
-            if !client.listens() {
-                (socket, renewal) = (None, None);
-            }
-        }
-    }
-
-    fn carrier(&self) -> Option<bool> {
-        match fs::read_to_string(Path::new("/sys/class/net").join(&self.link.name).join("carrier")) {
-            Ok(text) => Some(text.trim() == "1"),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            // EINVAL while the link is switched off.
-            Err(_) => Some(false),
-        }
-    }
-
-    fn say_carrier(&self, before: Option<bool>, now: bool) {
-        match (before, now) {
-            (None, false) => logging::say(&format!("{}: waiting for carrier", self.link.name)),
-            (_, true) => {
-                logging::say(&format!("{}: carrier", self.link.name));
-                // One mark, for the first NIC to get there.
-                static FIRST: std::sync::Once = std::sync::Once::new();
-                FIRST.call_once(|| timeline::mark(timeline::LINKS_UP));
-            }
-            (Some(_), false) => logging::say(&format!("{}: carrier lost", self.link.name)),
-        }
-    }
-
-    /// Waits `pause` for a message, with a socket when one may come.
-    fn listen(
-        &self,
-        socket: &mut Option<PacketSocket>,
-        listens: bool,
-        pause: Duration,
-    ) -> io::Result<Option<Message>> {
-        if !listens {
-            std::thread::sleep(pause);
-            return Ok(None);
-        }
-        let mut buffer = [0u8; 2048];
-        let received = self.opened(socket)?.receive(&mut buffer, pause)?;
-        Ok(received.and_then(frame::unwrap).and_then(|(_, payload)| Message::parse(payload).ok()))
-    }
-
-    fn opened<'s>(&self, socket: &'s mut Option<PacketSocket>) -> io::Result<&'s PacketSocket> {
-        match socket {
-            Some(socket) => Ok(socket),
-            None => Ok(socket.insert(PacketSocket::open(self.link.index)?)),
-        }
-    }
-
-    fn act(
-        &self,
-        action: Action,
-        socket: &mut Option<PacketSocket>,
-        renewal: &mut Option<UdpSocket>,
-        lease: Option<&Lease>,
-    ) -> Result<(), NetworkError> {
-        match action {
-            Action::Say(text) => logging::say(&format!("{}: {text}", self.link.name)),
-            Action::Broadcast { source, message } => self
-                .opened(socket)
-                .and_then(|socket| socket.broadcast(&frame::wrap(source, &message.encode())))
-                .map_err(NetworkError::Send)?,
-            Action::Unicast { source, server, message } => {
-                // Kept until the answer came: without it the kernel would tell the server that nobody listens.
-                let udp = UdpSocket::bind((source, CLIENT_PORT)).map_err(NetworkError::Send)?;
-                udp.send_to(&message.encode(), (server, SERVER_PORT)).map_err(NetworkError::Send)?;
-                *renewal = Some(udp);
-            }
-            Action::Configure(lease) => self.configure(&lease)?,
-            Action::Remove(old) => {
-                self.put(true, lease);
-                let mut kernel = Netlink::open(0).map_err(NetworkError::Kernel)?;
-                kernel
-                    .remove_address(self.link.index, old.address, old.prefix)
-                    .map_err(|source| NetworkError::Remove { address: old.address, source })?;
-            }
-        }
-        Ok(())
-    }
-
-    fn configure(&self, lease: &Lease) -> Result<(), NetworkError> {
-        let mut kernel = Netlink::open(0).map_err(NetworkError::Kernel)?;
-        let index = self.link.index;
-        kernel
-            .add_address(index, lease.address, lease.prefix)
-            .map_err(|source| NetworkError::Address { address: lease.address, source })?;
-        if let Some(mtu) = lease.mtu
-            && let Err(error) = kernel.set_mtu(index, mtu.into())
-        {
-            logging::say(&format!("{}: the driver refuses an mtu of {mtu}: {error}", self.link.name));
-        }
-        for route in self.routes(lease) {
-            if let Err(error) = kernel.add_route(index, &route) {
-                let (to, by) = (route.destination, route.gateway.unwrap_or(Ipv4Addr::UNSPECIFIED));
-                logging::say(&format!(
-                    "{}: adding the route to {to}/{} by {by} failed: {error}",
-                    self.link.name, route.prefix
-                ));
-            }
-        }
-        if let Some(name) = lease.hostname.as_deref().filter(|_| self.boot) {
-            drop(process::set_host_name(name.get(..64).unwrap_or(name)));
-        }
-        if !self.put(true, Some(lease)) {
-            return Ok(()); // a renewal that changed nothing is no news
-        }
-        let router = lease.router.map_or_else(|| "no router".to_owned(), |router| format!("router {router}"));
-        let time = lease.seconds.map_or_else(|| "for ever".to_owned(), |seconds| format!("for {seconds} s"));
-        logging::say(&format!(
-            "{}: address {}/{} from {} {time}, {router}",
-            self.link.name, lease.address, lease.prefix, lease.server
-        ));
-        static FIRST: std::sync::Once = std::sync::Once::new();
-        FIRST.call_once(|| timeline::mark(timeline::ADDRESS));
-        Ok(())
-    }
-
-    fn routes(&self, lease: &Lease) -> Vec<Route> {
-        let metric = if self.boot { BOOT_METRIC } else { OTHER_METRIC.saturating_add(self.link.index) };
-        let route = |destination, prefix, gateway: Option<Ipv4Addr>| Route {
-            destination,
-            prefix,
-            gateway: gateway.filter(|gateway| !gateway.is_unspecified()),
-            source: lease.address,
-            metric,
-        };
-        let mut routes = Vec::new();
-        if let Some(router) = lease.router {
-            // A router outside the subnet is reached on the link (clouds with /32 leases).
-            if !same_subnet(router, lease.address, lease.prefix) {
-                routes.push(route(router, 32, None));
-            }
-            routes.push(route(Ipv4Addr::UNSPECIFIED, 0, Some(router)));
-        }
-        routes.extend(lease.routes.iter().map(|r| route(r.destination, r.prefix, Some(r.router))));
-        routes
-    }
-
-    /// Notes it for the others; answers whether anything changed.
-    fn put(&self, carrier: bool, lease: Option<&Lease>) -> bool {
-        let Some(mac) = self.link.mac else { return false };
-        let nic = Nic {
-            name: self.link.name.clone(),
-            mac,
-            boot: self.boot,
-            carrier,
-            lease: lease.map(NicLease::from),
-        };
-        self.board.put(self.link.index, Some(nic))
-    }
-}
-
-/// What the kernel refused. Nothing here is final: the client tries again.
-#[derive(Debug, thiserror::Error)]
-enum NetworkError {
-    #[error("sending a dhcp message failed: {0}")]
-    Send(io::Error),
-    #[error("talking to the kernel about the network failed: {0}")]
-    Kernel(io::Error),
-    #[error("setting the address {address} failed: {source}")]
-    Address { address: Ipv4Addr, source: io::Error },
-    #[error("removing the address {address} failed: {source}")]
-    Remove { address: Ipv4Addr, source: io::Error },
-}
-
-fn same_subnet(a: Ipv4Addr, b: Ipv4Addr, prefix: u8) -> bool {
-    let mask = u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0);
-    (u32::from(a) ^ u32::from(b)) & mask == 0
-}
-
 fn random() -> u32 {
     // Without the kernel's random numbers: the clock, good enough to tell two transactions apart.
     getrandom::u32().unwrap_or_else(|_| clock::since_boot().subsec_nanos())
@@ -376,21 +224,6 @@ fn random() -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn subnets_are_told_apart() {
-        let address = |last_two: [u8; 2]| Ipv4Addr::new(10, 0, last_two[0], last_two[1]);
-        for (a, b, prefix, same) in [
-            ([0, 1], [0, 9], 24, true),
-            ([1, 1], [0, 9], 24, false),
-            ([1, 1], [0, 9], 16, true),
-            ([0, 1], [0, 1], 32, true),
-            ([0, 1], [0, 2], 32, false),
-            ([0, 1], [9, 2], 0, true),
-        ] {
-            assert_eq!(same_subnet(address(a), address(b), prefix), same, "{a:?} {b:?} /{prefix}");
-        }
-    }
 
     #[test]
     fn outside_the_ramdisk_the_network_is_left_alone() {

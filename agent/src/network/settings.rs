@@ -5,7 +5,7 @@ use super::client::Lease;
 use crate::platform::linux::STATE_DIR;
 use ferric_common::ids::MacAddress;
 use serde::{Deserialize, Serialize};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 /// The C library's resolver looks at no more.
@@ -26,6 +26,28 @@ pub struct Nic {
     pub boot: bool,
     pub carrier: bool,
     pub lease: Option<NicLease>,
+    #[serde(default)]
+    pub six: Six,
+    /// What `network_data.json` of the boot medium says.
+    #[serde(default)]
+    pub fixed: Option<Fixed>,
+}
+
+/// What routers and DHCPv6 servers said.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Six {
+    pub addresses: Vec<Ipv6Addr>,
+    /// As they stand in `resolv.conf`: a link-local one names its interface.
+    pub dns: Vec<String>,
+    pub domains: Vec<String>,
+    pub ntp: Vec<Ipv6Addr>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Fixed {
+    pub addresses: Vec<IpAddr>,
+    pub dns: Vec<IpAddr>,
+    pub ntp: Vec<IpAddr>,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -61,35 +83,44 @@ impl From<&Lease> for NicLease {
 }
 
 impl Network {
-    /// Whether any NIC has an IPv4 address.
+    /// Whether any NIC has an address.
     pub fn has_address(&self) -> bool {
-        self.nics.iter().any(|nic| nic.lease.is_some())
+        let has = |nic: &Nic| nic.lease.is_some() || nic.fixed.is_some() || !nic.six.addresses.is_empty();
+        self.nics.iter().any(has)
     }
 
-    /// Time servers that DHCP named, in order.
-    pub fn ntp(&self) -> Vec<Ipv4Addr> {
-        self.leases().flat_map(|lease| lease.ntp.iter().copied()).collect()
+    /// Time servers that the network named, in order.
+    pub fn ntp(&self) -> Vec<IpAddr> {
+        let of = |nic: &Nic| -> Vec<IpAddr> {
+            let fixed = nic.fixed.iter().flat_map(|fixed| fixed.ntp.iter().copied());
+            let four = nic.lease.iter().flat_map(|lease| lease.ntp.iter().copied().map(IpAddr::from));
+            fixed.chain(four).chain(nic.six.ntp.iter().copied().map(IpAddr::from)).collect()
+        };
+        self.nics.iter().flat_map(of).collect()
     }
 
     /// The text of `/etc/resolv.conf`.
     pub fn resolv_conf(&self) -> String {
         let mut domains: Vec<&str> = Vec::new();
-        let mut servers: Vec<Ipv4Addr> = Vec::new();
-        for lease in self.leases() {
-            domains.extend(lease.domain.as_deref().filter(|domain| !domains.contains(domain)));
-            for server in &lease.dns {
-                if !servers.contains(server) && servers.len() < NAME_SERVERS {
-                    servers.push(*server);
+        let mut servers: Vec<String> = Vec::new();
+        for nic in &self.nics {
+            let four = nic.lease.iter().filter_map(|lease| lease.domain.as_deref());
+            for domain in four.chain(nic.six.domains.iter().map(String::as_str)) {
+                if !domains.contains(&domain) {
+                    domains.push(domain);
+                }
+            }
+            let fixed = nic.fixed.iter().flat_map(|fixed| fixed.dns.iter().map(IpAddr::to_string));
+            let four = nic.lease.iter().flat_map(|lease| lease.dns.iter().map(Ipv4Addr::to_string));
+            for server in fixed.chain(four).chain(nic.six.dns.iter().cloned()) {
+                if !servers.contains(&server) && servers.len() < NAME_SERVERS {
+                    servers.push(server);
                 }
             }
         }
         let search =
             if domains.is_empty() { String::new() } else { format!("search {}\n", domains.join(" ")) };
         servers.iter().fold(search, |text, server| format!("{text}nameserver {server}\n"))
-    }
-
-    fn leases(&self) -> impl Iterator<Item = &NicLease> {
-        self.nics.iter().filter_map(|nic| nic.lease.as_ref())
     }
 }
 
@@ -129,6 +160,8 @@ mod tests {
                 mtu: None,
                 seconds: Some(60),
             }),
+            six: Six::default(),
+            fixed: None,
         }
     }
 
@@ -142,6 +175,27 @@ mod tests {
         );
         assert_eq!(Network::default().resolv_conf(), "");
         assert!(network.has_address() && !Network::default().has_address());
+    }
+
+    #[test]
+    fn what_routers_and_the_medium_say_is_used_too() {
+        let mut network = Network { nics: vec![nic("a", &[1], None)] };
+        network.nics[0].six = Six {
+            addresses: vec![Ipv6Addr::LOCALHOST],
+            dns: vec!["fe80::1%a".into()],
+            domains: vec!["y.org".into()],
+            ntp: vec![Ipv6Addr::LOCALHOST],
+        };
+        assert_eq!(network.resolv_conf(), "search y.org\nnameserver 10.0.0.1\nnameserver fe80::1%a\n");
+        let fixed = Fixed {
+            dns: vec!["192.0.2.3".parse().unwrap()],
+            ntp: vec!["192.0.2.4".parse().unwrap()],
+            ..Fixed::default()
+        };
+        (network.nics[0].lease, network.nics[0].fixed) = (None, Some(fixed));
+        assert_eq!(network.resolv_conf(), "search y.org\nnameserver 192.0.2.3\nnameserver fe80::1%a\n");
+        let ntp: Vec<String> = network.ntp().iter().map(IpAddr::to_string).collect();
+        assert_eq!(ntp, ["192.0.2.4", "::1"]);
     }
 
     #[test]

@@ -2,10 +2,12 @@
 
 pub mod cpio;
 pub mod dhcp;
+pub mod dhcp6;
 pub mod gpt;
 pub mod iso9660;
 pub mod lldp;
 pub mod mbr;
+pub mod ndp;
 pub mod ntp;
 pub mod qcow2;
 pub mod signatures;

@@ -67,7 +67,7 @@ pub fn source_towards(target: IpAddr) -> Option<IpAddr> {
 }
 
 /// Neither loopback nor valid on one link only.
-fn is_routable(address: IpAddr) -> bool {
+pub fn is_routable(address: IpAddr) -> bool {
     let local = match address {
         IpAddr::V4(address) => address.is_link_local(),
         IpAddr::V6(address) => address.is_unicast_link_local(),

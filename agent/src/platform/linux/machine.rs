@@ -288,12 +288,7 @@ impl Machine for LinuxMachine {
     }
 
     fn time_servers(&self) -> Vec<IpAddr> {
-        settings::read()
-            .map(|network| network.ntp())
-            .unwrap_or_default()
-            .into_iter()
-            .map(IpAddr::from)
-            .collect()
+        settings::read().map(|network| network.ntp()).unwrap_or_default()
     }
 
     fn set_clock(&self, to: SystemTime) -> Result<(), MachineError> {

@@ -1,8 +1,11 @@
-//! Network interfaces, addresses and routes over rtnetlink(7), by hand: seven kinds of message do not need a library.
+//! Network interfaces, addresses and routes over rtnetlink(7), by hand: so few kinds of message do not need a library.
 //!
 //! Numbers are those of linux/rtnetlink.h, linux/if_link.h and linux/if_addr.h. Everything from the kernel is still read
 //! within bounds: a message cut short ends the list.
 
+mod create;
+
+pub use create::Bond;
 use ferric_common::ids::MacAddress;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
@@ -11,7 +14,7 @@ use nix::sys::socket::{
 };
 use nix::sys::time::TimeVal;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Duration;
 
@@ -48,17 +51,19 @@ pub struct Link {
     pub up: bool,
     pub carrier: bool,
     pub mtu: u32,
+    /// The bond or bridge that it is a part of, by index.
+    pub master: Option<u32>,
 }
 
 /// A route to add.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
-    pub destination: Ipv4Addr,
+    pub destination: IpAddr,
     pub prefix: u8,
-    /// `None`: the destination is on the link itself.
-    pub gateway: Option<Ipv4Addr>,
+    /// `None`: the destination is on the link itself. Of the destination's family.
+    pub gateway: Option<IpAddr>,
     /// The source address to prefer.
-    pub source: Ipv4Addr,
+    pub source: Option<IpAddr>,
     /// Of two routes to one place the lower wins.
     pub metric: u32,
 }
@@ -137,14 +142,32 @@ impl Netlink {
     ///
     /// # Errors
     /// As the kernel answers.
-    pub fn add_address(&mut self, index: u32, address: Ipv4Addr, prefix: u8) -> io::Result<()> {
-        self.request(NEW_ADDRESS, CREATE | REPLACE, &address_body(index, address, prefix))
+    pub fn add_address(&mut self, index: u32, address: impl Into<IpAddr>, prefix: u8) -> io::Result<()> {
+        self.request(NEW_ADDRESS, CREATE | REPLACE, &address_body(index, address.into(), prefix))
+    }
+
+    /// Adds an IPv6 address that the kernel removes by itself after `valid` seconds; all ones: never.
+    ///
+    /// # Errors
+    /// As the kernel answers; `EINVAL` where `valid` is less than `preferred` or zero.
+    pub fn add_leased(
+        &mut self,
+        index: u32,
+        address: Ipv6Addr,
+        preferred: u32,
+        valid: u32,
+    ) -> io::Result<()> {
+        let mut body = address_body(index, address.into(), 128);
+        // struct ifa_cacheinfo: preferred, valid, and two stamps that are the kernel's.
+        let cache = [preferred.to_ne_bytes(), valid.to_ne_bytes(), [0; 4], [0; 4]].concat();
+        attribute(&mut body, 6, &cache);
+        self.request(NEW_ADDRESS, CREATE | REPLACE, &body)
     }
 
     /// # Errors
     /// As the kernel answers; `EADDRNOTAVAIL` if it is not there.
-    pub fn remove_address(&mut self, index: u32, address: Ipv4Addr, prefix: u8) -> io::Result<()> {
-        self.request(DELETE_ADDRESS, 0, &address_body(index, address, prefix))
+    pub fn remove_address(&mut self, index: u32, address: impl Into<IpAddr>, prefix: u8) -> io::Result<()> {
+        self.request(DELETE_ADDRESS, 0, &address_body(index, address.into(), prefix))
     }
 
     /// Adds a route, or replaces the one of same destination and metric.
@@ -209,34 +232,55 @@ fn link_header(index: u32, flags: u32, change: u32) -> Vec<u8> {
     out
 }
 
-/// `struct ifaddrmsg` with IFA_LOCAL, IFA_ADDRESS and IFA_BROADCAST.
-fn address_body(index: u32, address: Ipv4Addr, prefix: u8) -> Vec<u8> {
-    let mut out = vec![2, prefix.min(32), 0, 0];
+/// `struct ifaddrmsg` with IFA_LOCAL, IFA_ADDRESS and, for IPv4, IFA_BROADCAST.
+fn address_body(index: u32, address: IpAddr, prefix: u8) -> Vec<u8> {
+    let mut out = vec![family(address), prefix.min(bits(address)), 0, 0];
     out.extend_from_slice(&index.to_ne_bytes());
-    attribute(&mut out, 2, &address.octets());
-    attribute(&mut out, 1, &address.octets());
-    if prefix < 31 {
+    attribute(&mut out, 2, &octets(address));
+    attribute(&mut out, 1, &octets(address));
+    if let IpAddr::V4(address) = address
+        && prefix < 31
+    {
         let hosts = u32::MAX.checked_shr(u32::from(prefix)).unwrap_or(0);
-        attribute(&mut out, 4, &(u32::from(address) | hosts).to_be_bytes());
+        attribute(&mut out, 4, &Ipv4Addr::from(u32::from(address) | hosts).octets());
     }
     out
 }
 
 /// `struct rtmsg`: main table, protocol "dhcp", unicast.
 fn route_body(index: u32, route: &Route) -> Vec<u8> {
-    let scope = if route.gateway.is_some() { 0 } else { 253 };
-    let mut out = vec![2, route.prefix.min(32), 0, 0, 254, 16, scope, 1];
+    let scope = if route.gateway.is_some() || route.destination.is_ipv6() { 0 } else { 253 };
+    let prefix = route.prefix.min(bits(route.destination));
+    let mut out = vec![family(route.destination), prefix, 0, 0, 254, 16, scope, 1];
     out.extend_from_slice(&[0; 4]);
-    if route.prefix > 0 {
-        attribute(&mut out, 1, &route.destination.octets());
+    if prefix > 0 {
+        attribute(&mut out, 1, &octets(route.destination));
     }
     attribute(&mut out, 4, &index.to_ne_bytes());
     if let Some(gateway) = route.gateway {
-        attribute(&mut out, 5, &gateway.octets());
+        attribute(&mut out, 5, &octets(gateway));
     }
     attribute(&mut out, 6, &route.metric.to_ne_bytes());
-    attribute(&mut out, 7, &route.source.octets());
+    if let Some(source) = route.source {
+        attribute(&mut out, 7, &octets(source));
+    }
     out
+}
+
+/// AF_INET, AF_INET6.
+fn family(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 2 } else { 10 }
+}
+
+fn bits(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 32 } else { 128 }
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
 }
 
 fn attribute(out: &mut Vec<u8>, kind: u16, value: &[u8]) {
@@ -295,12 +339,14 @@ fn parse_link(body: &[u8]) -> Option<Link> {
         up: flags & 1 != 0,
         carrier: flags & 0x1_0000 != 0,
         mtu: 0,
+        master: None,
     };
     for (kind, value) in attributes(body.get(16..)?) {
         match kind {
             1 => link.mac = mac(value),
             3 => link.name = String::from_utf8_lossy(value.strip_suffix(&[0]).unwrap_or(value)).into_owned(),
             4 => link.mtu = u32_at(value, 0).unwrap_or(0),
+            10 => link.master = u32_at(value, 0),
             54 => link.permanent = mac(value),
             _ => {}
         }
@@ -360,6 +406,7 @@ mod tests {
                 up: true,
                 carrier: true,
                 mtu: 9000,
+                master: None,
             }
         );
     }
@@ -369,7 +416,7 @@ mod tests {
         for (prefix, last) in
             [(24, Some([10, 0, 0, 255])), (8, Some([10, 255, 255, 255])), (32, None), (31, None)]
         {
-            let body = address_body(3, Ipv4Addr::new(10, 0, 0, 5), prefix);
+            let body = address_body(3, Ipv4Addr::new(10, 0, 0, 5).into(), prefix);
             let found = attributes(&body[8..]).find(|(kind, _)| *kind == 4).map(|(_, value)| value.to_vec());
             assert_eq!(found, last.map(|bytes| bytes.to_vec()), "{prefix}");
         }

@@ -5,7 +5,10 @@
 //! only `ipa-debug` beats the file. Names and defaults are ironic-python-agent 13.0.0's, so that any conductor's ramdisk
 //! parameters work. `ferric-verify` is ours; all other `ferric-…` parameters are left to [`crate::init`].
 
+mod ini;
 mod inspection;
+pub mod kernel;
+mod reader;
 
 pub use inspection::Inspection;
 
@@ -13,7 +16,9 @@ use crate::image::Verify;
 use ferric_common::ids::AgentToken;
 use ferric_common::limits;
 use ferric_common::wire::version::ApiVersion;
-use std::collections::BTreeMap;
+use ini::Written;
+use reader::Reader;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -30,6 +35,13 @@ pub enum ConfigError {
         "no controller is named: add ipa-api-url=http://ADDRESS:6385 to the kernel parameters (or api_url to a config file)"
     )]
     NoApi,
+    #[error(
+        "ipa-api-url=mdns asks the network who the controller is, and anybody may answer: this agent does not; \
+         name it as ipa-api-url=http://ADDRESS:6385"
+    )]
+    Mdns,
+    #[error("listen_tls = true needs tls_cert_file and tls_key_file")]
+    NoCertificate,
     #[error("'{0}' and '{1}' are only useful together")]
     Half(&'static str, &'static str),
 }
@@ -72,6 +84,8 @@ pub struct Config {
     pub debug: bool,
     /// Every option that was written, secrets left out: for the log.
     pub given: String,
+    /// What was written and does nothing, in words: said once at the start.
+    pub told: Vec<String>,
     /// None: all addresses, IPv6 and IPv4.
     pub listen_host: Option<IpAddr>,
     pub listen_port: u16,
@@ -117,45 +131,6 @@ impl Config {
     }
 }
 
-/// Kernel parameter and the option that it is the default of.
-const KERNEL: &[(&str, &str)] = &[
-    ("ipa-api-url", "api_url"),
-    ("ipa-global-request-id", "global_request_id"),
-    ("ipa-agent-token", "agent_token"),
-    ("ipa-debug", "debug"),
-    ("ipa-listen-host", "listen_host"),
-    ("ipa-listen-port", "listen_port"),
-    ("ipa-advertise-host", "advertise_host"),
-    ("ipa-advertise-port", "advertise_port"),
-    ("ipa-advertise-protocol", "advertise_protocol"),
-    ("ipa-ip-lookup-attempts", "ip_lookup_attempts"),
-    ("ipa-ip-lookup-timeout", "ip_lookup_sleep"),
-    ("ipa-network-interface", "network_interface"),
-    ("ipa-lookup-timeout", "lookup_timeout"),
-    ("ipa-lookup-interval", "lookup_interval"),
-    ("ipa-http-request-timeout", "http_request_timeout"),
-    ("ipa-ironic-api-version", "ironic_api_version"),
-    ("ipa-insecure", "insecure"),
-    ("ipa-tls-min-version", "tls_min_version"),
-    ("ipa-tls-certificate-curve", "tls_certificate_curve"),
-    ("ipa-ntp-server", "ntp_server"),
-    ("ipa-hardware-initialization-delay", "hardware_initialization_delay"),
-    ("ipa-disk-wait-attempts", "disk_wait_attempts"),
-    ("ipa-disk-wait-delay", "disk_wait_delay"),
-    ("ipa-ignore-bootloader-failure", "ignore_bootloader_failure"),
-    ("ipa-guard-special-filesystems", "guard_special_filesystems"),
-    ("ipa-enable-discard-erase", "enable_discard_erase"),
-    ("ipa-inspection-callback-url", "inspection_callback_url"),
-    ("ipa-inspection-collectors", "inspection_collectors"),
-    ("ipa-inspection-dhcp-wait-timeout", "inspection_dhcp_wait_timeout"),
-    ("ipa-inspection-dhcp-all-interfaces", "inspection_dhcp_all_interfaces"),
-    ("ipa-collect-lldp", "collect_lldp"),
-    ("ipa-lldp-timeout", "lldp_timeout"),
-    ("ferric-verify", "verify"),
-];
-
-type Written = BTreeMap<String, String>;
-
 /// Puts the sources together and checks every value.
 ///
 /// `files` are name and content of the `*.conf` files in the order read (later ones win); `arguments` are option names
@@ -168,15 +143,15 @@ pub fn parse(
     files: &[(String, String)],
     arguments: &[(&str, String)],
 ) -> Result<Config, ConfigError> {
-    let kernel = kernel_parameters(cmdline);
+    let kernel = kernel::parameters(cmdline);
     let mut written = Written::new();
-    for (parameter, option) in KERNEL {
-        if let Some(value) = kernel.get(*parameter) {
-            written.insert((*option).to_string(), value.clone());
+    for (parameter, option) in kernel::options() {
+        if let Some(value) = kernel.get(parameter) {
+            written.insert(option.to_string(), value.clone());
         }
     }
     for (name, text) in files {
-        read_ini(name, text, &mut written)?;
+        ini::read(name, text, &mut written)?;
     }
     if let Some(debug) = kernel.get("ipa-debug") {
         written.insert("debug".to_string(), debug.clone());
@@ -184,114 +159,17 @@ pub fn parse(
     for (option, value) in arguments {
         written.insert((*option).to_string(), value.clone());
     }
-    meant(&written)
+    let read = Reader::new(&written);
+    let mut config = meant(&written, &read)?;
+    config.told.extend(kernel::told(&kernel));
+    config.told.extend(unheeded(&written, &read.asked()));
+    Ok(config)
 }
 
-/// Splits a kernel command line: white space, first `=`, later duplicates win, no quotes.
-pub fn kernel_parameters(cmdline: &str) -> BTreeMap<String, String> {
-    cmdline
-        .split_whitespace()
-        .filter_map(|word| word.split_once('='))
-        .map(|(name, value)| (name.to_string(), value.to_string()))
-        .collect()
-}
-
-/// Reads the `[DEFAULT]` group (and what stands before any group); other groups have no option that this agent knows.
-fn read_ini(file: &str, text: &str, into: &mut Written) -> Result<(), ConfigError> {
-    let mut ours = true;
-    let mut last: Option<String> = None;
-    for (index, raw) in text.lines().enumerate() {
-        let line = raw.trim();
-        if line.is_empty() || line.starts_with(['#', ';']) {
-            continue;
-        }
-        if raw.starts_with([' ', '\t'])
-            && let Some(value) = last.as_ref().and_then(|name| into.get_mut(name))
-        {
-            value.push(' ');
-            value.push_str(line);
-            continue;
-        }
-        last = None;
-        if let Some(group) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-            ours = group == "DEFAULT";
-            continue;
-        }
-        let Some((name, value)) = line.split_once(['=', ':']) else {
-            return Err(ConfigError::Line {
-                file: file.to_string(),
-                line: index.saturating_add(1),
-                text: line.chars().take(80).collect(),
-            });
-        };
-        if ours {
-            let name = name.trim().replace('-', "_");
-            into.insert(name.clone(), unquoted(value.trim()).to_string());
-            last = Some(name);
-        }
-    }
-    Ok(())
-}
-
-fn unquoted(text: &str) -> &str {
-    ['"', '\''].into_iter().find_map(|quote| text.strip_prefix(quote)?.strip_suffix(quote)).unwrap_or(text)
-}
-
-/// Typed reading of the flat map; an empty text counts as not written.
-struct Reader<'a>(&'a Written);
-
-impl Reader<'_> {
-    fn text(&self, name: &str) -> Option<String> {
-        self.0.get(name).map(|text| text.trim().to_string()).filter(|text| !text.is_empty())
-    }
-    fn read<T>(
-        &self,
-        name: &str,
-        wanted: &'static str,
-        parse: impl Fn(&str) -> Option<T>,
-    ) -> Result<Option<T>, ConfigError> {
-        let Some(text) = self.text(name) else { return Ok(None) };
-        match parse(&text) {
-            Some(value) => Ok(Some(value)),
-            None => Err(ConfigError::Value {
-                name: name.to_string(),
-                value: text.chars().take(80).collect(),
-                wanted,
-            }),
-        }
-    }
-    fn flag(&self, name: &str, default: bool) -> Result<bool, ConfigError> {
-        let value = self.read(name, "true or false", |text| match text.to_ascii_lowercase().as_str() {
-            "true" | "1" | "on" | "yes" => Some(true),
-            "false" | "0" | "off" | "no" => Some(false),
-            _ => None,
-        })?;
-        Ok(value.unwrap_or(default))
-    }
-    fn number(&self, name: &str, default: u32) -> Result<u32, ConfigError> {
-        Ok(self.read(name, "a whole number", |text| text.parse().ok())?.unwrap_or(default))
-    }
-    fn port(&self, name: &str, default: u16) -> Result<u16, ConfigError> {
-        Ok(self.read(name, "a port number", |text| text.parse().ok())?.unwrap_or(default))
-    }
-    fn seconds(&self, name: &str, default: u64) -> Result<Duration, ConfigError> {
-        // A week is longer than any of these waits can mean; the bound keeps deadline sums from overflowing.
-        let value = self.read(name, "a number of seconds up to 604800", |text| {
-            text.parse::<f64>().ok().filter(|s| (0.0..=604_800.0).contains(s))
-        })?;
-        Ok(value.map_or(Duration::from_secs(default), Duration::from_secs_f64))
-    }
-    fn pair(
-        &self,
-        first: &'static str,
-        second: &'static str,
-    ) -> Result<Option<(PathBuf, PathBuf)>, ConfigError> {
-        match (self.text(first), self.text(second)) {
-            (Some(a), Some(b)) => Ok(Some((a.into(), b.into()))),
-            (None, None) => Ok(None),
-            _ => Err(ConfigError::Half(first, second)),
-        }
-    }
+/// A line for each option that nobody asked for: it was misspelt, or this agent does not have it.
+fn unheeded(written: &Written, asked: &BTreeSet<&'static str>) -> Vec<String> {
+    let unknown = written.keys().filter(|name| !asked.contains(name.as_str()));
+    unknown.map(|name| format!("option {name} does nothing here: this agent does not have it")).collect()
 }
 
 /// One name or address, as the reference agent takes it, or several.
@@ -310,14 +188,16 @@ fn api_url(text: &str) -> Option<Url> {
     (matches!(url.scheme(), "http" | "https") && url.has_host()).then_some(url)
 }
 
-fn meant(written: &Written) -> Result<Config, ConfigError> {
-    let read = Reader(written);
+fn meant(written: &Written, read: &Reader<'_>) -> Result<Config, ConfigError> {
+    if read.text("api_url").is_some_and(|text| text == "mdns") {
+        return Err(ConfigError::Mdns);
+    }
     let api_urls = read
         .read("api_url", "a comma-separated list of http:// or https:// addresses", |text| {
             text.split(',').filter(|part| !part.trim().is_empty()).map(api_url).collect::<Option<Vec<_>>>()
         })?
         .unwrap_or_default();
-    let inspection = inspection::read(&read, &api_urls)?;
+    let inspection = inspection::read(read, &api_urls)?;
     if api_urls.is_empty() && inspection.is_none() {
         return Err(ConfigError::NoApi);
     }
@@ -326,8 +206,23 @@ fn meant(written: &Written) -> Result<Config, ConfigError> {
         (false, Some(file)) => Trust::CaFile(file.into()),
         (false, None) => Trust::SystemRoots,
     };
-    let listen_identity =
-        if read.flag("listen_tls", false)? { read.pair("tls_cert_file", "tls_key_file")? } else { None };
+    let mut told = Vec::new();
+    let identity = read.pair("tls_cert_file", "tls_key_file")?;
+    let listen_identity = match (read.flag("listen_tls", false)?, identity) {
+        (true, Some(files)) => Some(files),
+        (true, None) => return Err(ConfigError::NoCertificate),
+        (false, identity) => {
+            told.extend(
+                identity
+                    .map(|_| "tls_cert_file and tls_key_file are not used without listen_tls = true".into()),
+            );
+            None
+        }
+    };
+    let token = read.text("agent_token").and_then(AgentToken::new);
+    if token.is_none() && read.text("agent_token").is_some() {
+        told.push("the agent token that was given is shorter than 32 characters and is not used".into());
+    }
     let formats = read.text("permitted_image_formats").unwrap_or_else(|| "raw,gpt,qcow2".to_string());
     let basic = read.text("image_server_auth_strategy").is_some_and(|s| s == "http_basic");
     let listen_port = read.port("listen_port", 9999)?;
@@ -337,9 +232,10 @@ fn meant(written: &Written) -> Result<Config, ConfigError> {
         request_id: read.read("global_request_id", "printable text without spaces", |text| {
             (text.len() <= 255 && text.bytes().all(|b| b.is_ascii_graphic())).then(|| text.to_string())
         })?,
-        token: read.text("agent_token").and_then(AgentToken::new),
+        token,
         debug: read.flag("debug", false)?,
         given: given(written),
+        told,
         listen_host: read
             .read("listen_host", "an IP address", |text| text.parse::<IpAddr>().ok())?
             .filter(|address| !address.is_unspecified()),
@@ -467,6 +363,24 @@ mod tests {
     }
 
     #[test]
+    fn an_option_that_nobody_reads_is_told() {
+        let file = "fail_if_clock_not_set = true\ntls_cert_file=/c\ntls_key_file=/k\n[mdns]\nuse_mdns=1\n";
+        assert_eq!(
+            with("ipa-api-url=http://a ipa-lldp-timeout=3 ipa-agent-token=short", file).unwrap().told,
+            [
+                "tls_cert_file and tls_key_file are not used without listen_tls = true",
+                "the agent token that was given is shorter than 32 characters and is not used",
+                "kernel parameter ipa-lldp-timeout does nothing here: this version does not listen to LLDP",
+                "option fail_if_clock_not_set does nothing here: this agent does not have it",
+                "option mdns.use_mdns does nothing here: this agent does not have it",
+            ]
+        );
+        let file = "listen_tls = on\n[ssl]\ncert_file=/c\nkey_file=/k\n";
+        let config = with("ipa-api-url=http://a", file).unwrap();
+        assert_eq!((config.listen_identity, config.told), (Some(("/c".into(), "/k".into())), vec![]));
+    }
+
+    #[test]
     fn what_was_given_is_told_without_secrets() {
         let config = with(
             &format!("ipa-api-url=https://me:pw@a/ ipa-debug=1 ipa-agent-token={}", "t".repeat(43)),
@@ -507,6 +421,17 @@ mod tests {
                 "ipa-api-url=http://a ipa-lookup-timeout=-1",
                 "",
                 "setting 'lookup_timeout' has the value '-1', which is not a number of seconds up to 604800",
+            ),
+            (
+                "ipa-api-url=mdns",
+                "",
+                "ipa-api-url=mdns asks the network who the controller is, and anybody may answer: this agent does not; \
+                 name it as ipa-api-url=http://ADDRESS:6385",
+            ),
+            (
+                "ipa-api-url=http://a",
+                "listen_tls=1",
+                "listen_tls = true needs tls_cert_file and tls_key_file",
             ),
             ("ipa-api-url=http://a", "certfile=/x", "'certfile' and 'keyfile' are only useful together"),
             (
