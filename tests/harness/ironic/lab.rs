@@ -177,7 +177,7 @@ fn machine(folder: &Path, firmware: Firmware, http_root: PathBuf) -> Result<Mach
         .map(|(disk, bus, rank)| {
             let path = folder.join(disk.name);
             blank_disk(&path, disk.bytes)?;
-            Ok(Disk { path, serial: disk.serial.to_owned(), bus, rank })
+            Ok(Disk { path, serial: disk.serial.to_owned(), bus, rank, logged: false })
         })
         .collect::<Result<_>>()?;
     let spec = Spec {
