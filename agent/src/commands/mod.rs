@@ -16,6 +16,7 @@ pub mod image_info;
 pub mod log;
 pub mod rooms;
 mod rules;
+pub mod service;
 pub mod standby;
 pub mod steps;
 
@@ -102,6 +103,26 @@ pub static COMMANDS: &[Command] = &[
         extra: Extra::Ignored,
         validate: None,
         run: deploy::execute_deploy_step,
+    },
+    Command {
+        extension: "service",
+        name: "get_service_steps",
+        kind: Kind::Sync,
+        required: STEPS,
+        optional: &[],
+        extra: Extra::Refused,
+        validate: None,
+        run: service::get_service_steps,
+    },
+    Command {
+        extension: "service",
+        name: "execute_service_step",
+        kind: Kind::Async,
+        required: STEP,
+        optional: &["service_version"],
+        extra: Extra::Ignored,
+        validate: None,
+        run: service::execute_service_step,
     },
     Command {
         extension: "standby",
