@@ -85,8 +85,6 @@ const DIFFERENCES: &[Row] = &[
         "status: 200 instead of 404",
         "the recorded 404 is a KeyError on a node without instance_info, reported as a missing extension",
     ),
-    ("rescue.finalize_rescue", "status: 404 instead of 200", NOT_YET),
-    ("lockdown", "status: 404 instead of 200", NOT_YET),
     (
         "poll, not standalone",
         "status: 404 instead of 200",
