@@ -254,17 +254,11 @@ pub async fn life(parts: Parts, stop: impl Future<Output = ()>) -> Result<(), Bo
         () = api::server::serve(listener, server_tls, Arc::new(served)) => {}
         () = heartbeat::run(&api, beat, &ended) => {}
         () = narrate(&executor) => {}
-        () = left(&context) => tracing::info!("the agent's work in this boot is done"),
+        () = context.left() => tracing::info!("the agent's work in this boot is done"),
         () = stop => tracing::info!("stopping"),
     }
     executor.cancel();
     Ok(())
-}
-
-/// A command ordered the agent's end, and its answer had time to get out.
-async fn left(context: &Context) {
-    context.leave.notified().await;
-    tokio::time::sleep(context.reply_grace).await;
 }
 
 async fn inventory(machine: &Arc<dyn Machine>) -> Inventory {

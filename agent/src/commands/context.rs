@@ -60,6 +60,11 @@ impl Context {
     pub fn node(&self) -> NodeView {
         lock(&self.node).clone()
     }
+    /// Until a command ordered the agent's end, and its answer had time to get out.
+    pub async fn left(&self) {
+        self.leave.notified().await;
+        tokio::time::sleep(self.reply_grace).await;
+    }
     /// From here on no disk is known to be complete.
     pub fn forget_written(&self) {
         *lock(&self.written) = None;
