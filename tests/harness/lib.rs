@@ -15,6 +15,8 @@ pub mod diskcheck;
 pub mod host;
 pub mod httpd;
 pub mod images;
+pub mod inspector;
+pub mod lldpd;
 pub mod machine;
 pub mod mutants;
 pub mod netns;
