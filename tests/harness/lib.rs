@@ -16,6 +16,8 @@ pub mod host;
 pub mod httpd;
 pub mod images;
 pub mod ironic;
+pub mod inspector;
+pub mod lldpd;
 pub mod machine;
 pub mod mutants;
 pub mod netns;

@@ -11,8 +11,17 @@ use ferric_tests::{debian, host, images};
 use std::process::ExitCode;
 
 /// Files of `tests/e2e` in the order they run: the quick and basic ones first.
-pub const MACHINE_TESTS: &[&str] =
-    &["e2e_harness", "e2e_ramdisk", "e2e_deploy", "e2e_clean", "e2e_kill", "e2e_bad_input", "e2e_power_cut", "e2e_real_ironic"];
+pub const MACHINE_TESTS: &[&str] = &[
+    "e2e_harness",
+    "e2e_ramdisk",
+    "e2e_inspection",
+    "e2e_deploy",
+    "e2e_clean",
+    "e2e_kill",
+    "e2e_bad_input",
+    "e2e_power_cut",
+    "e2e_real_ironic",
+];
 
 /// Files of `tests/images` and `tests/wire`: the built agent, no machine.
 pub const PROGRAM_TESTS: &[&str] = &["images_corpus", "images_hostile", "images_mutants", "wire_functional"];
