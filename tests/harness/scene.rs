@@ -84,7 +84,10 @@ impl Script {
         let standard = |name, serial, bytes| DiskScript { name, serial, bus: self.bus, bytes };
         match self.disks.is_empty() {
             true => {
-                vec![standard("small", OTHER_SERIAL, OTHER_BYTES), standard("big", ROOT_SERIAL, self.root_bytes)]
+                vec![
+                    standard("small", OTHER_SERIAL, OTHER_BYTES),
+                    standard("big", ROOT_SERIAL, self.root_bytes),
+                ]
             }
             false => self.disks.clone(),
         }

@@ -2,8 +2,8 @@
 //! anywhere else only the disks named with `--disk` may be opened, and the power stays as it is.
 
 use super::efivars::{self, EfiVars};
-use super::{ata::LinuxAta, holders, nvme::LinuxNvme, pstore};
 use super::{STATE_DIR, addresses, clock, in_ramdisk, ioctl, ipmi, lldp, logs, netlink::Netlink, process};
+use super::{ata::LinuxAta, holders, nvme::LinuxNvme, pstore};
 use crate::inventory::bmc::{self, Bmc};
 use crate::inventory::{self, Live, Roots, disks};
 use crate::logging;
