@@ -186,7 +186,7 @@ fn the_logs_tell_and_keep_secrets(body: &Value, scene: &Scene) -> Result<()> {
         ("dmesg", "Linux version"),
         ("agent.log", "inspection: collecting"),
         ("ip_addr", MAC),
-        ("lsblk", "vdb 8589934592 "),
+        ("lsblk", ROOT_SERIAL),
         ("mounts", "proc /proc"),
         ("ps", "kB init"),
         ("cmdline", "ferric-test-token=******"),
