@@ -32,6 +32,8 @@ pub enum Bus {
     Virtio,
     Sata,
     Nvme,
+    /// A read-only medium in an optical drive on USB, as a BMC shows its virtual media.
+    Cdrom,
 }
 
 #[derive(Clone, Debug)]
@@ -118,6 +120,13 @@ impl Spec {
         }
         for (number, disk) in self.disks.iter().enumerate() {
             let (path, serial) = (disk.path.display(), &disk.serial);
+            if disk.bus == Bus::Cdrom {
+                let medium =
+                    format!("if=none,id=disk{number},file={path},format=raw,media=cdrom,readonly=on");
+                add("-drive", medium);
+                add("-device", format!("usb-storage,drive=disk{number},serial={serial}"));
+                continue;
+            }
             add(
                 "-drive",
                 format!(
@@ -125,7 +134,7 @@ impl Spec {
                 ),
             );
             let device = match disk.bus {
-                Bus::Virtio => "virtio-blk-pci",
+                Bus::Virtio | Bus::Cdrom => "virtio-blk-pci",
                 Bus::Sata => "ide-hd",
                 Bus::Nvme => "nvme",
             };
@@ -199,6 +208,13 @@ impl Qemu {
         if let Some(qmp) = &mut self.qmp {
             qmp.write_all(b"{\"execute\":\"system_powerdown\"}\n").ok();
         }
+    }
+
+    /// Plugs the network cable in or out. Answers whether QEMU was there to be told.
+    pub fn set_link(&mut self, up: bool) -> bool {
+        self.listen();
+        let order = format!("{{\"execute\":\"set_link\",\"arguments\":{{\"name\":\"net\",\"up\":{up}}}}}\n");
+        self.qmp.as_mut().is_some_and(|qmp| qmp.write_all(order.as_bytes()).is_ok())
     }
 
     pub fn log(&self) -> &Path {

@@ -10,7 +10,8 @@ use ferric_tests::{debian, host, images};
 use std::process::ExitCode;
 
 /// Files of `tests/e2e` in the order they run: the quick and basic ones first.
-pub const MACHINE_TESTS: &[&str] = &["e2e_harness", "e2e_ramdisk", "e2e_deploy", "e2e_kill", "e2e_bad_input"];
+pub const MACHINE_TESTS: &[&str] =
+    &["e2e_harness", "e2e_ramdisk", "e2e_network", "e2e_deploy", "e2e_kill", "e2e_bad_input"];
 
 /// Files of `tests/images`: images and the built agent, no machine.
 pub const IMAGE_TESTS: &[&str] = &["images_corpus", "images_hostile", "images_mutants"];
