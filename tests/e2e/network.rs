@@ -127,7 +127,13 @@ impl Scene {
         )?;
         network.tap("tap0")?;
         let folder = run_folder(name)?;
-        let disks = medium.map(|path| Disk { path, serial: "MEDIUM".into(), bus: Bus::Cdrom, rank: 0 });
+        let disks = medium.map(|path| Disk {
+            path,
+            serial: "MEDIUM".into(),
+            bus: Bus::Cdrom,
+            rank: 0,
+            logged: false,
+        });
         let machine = Machine::new(Spec {
             name: "machine".into(),
             firmware: Firmware::Bios,
