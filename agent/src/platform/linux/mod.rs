@@ -5,6 +5,7 @@ pub mod ata;
 pub mod block;
 pub mod clock;
 pub mod efivars;
+pub mod handover;
 pub mod holders;
 pub mod ioctl;
 pub mod ipmi;
