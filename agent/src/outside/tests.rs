@@ -87,6 +87,43 @@ fn a_step_reads_its_order_and_answers_with_progress_and_result() {
     assert_eq!((told.bytes_done, told.bytes_total), (5, Some(10)));
 }
 
+/// The example of the documentation, as it stands there, on a machine with these partitions.
+fn run_example(packages: Value, partitions: &[String]) -> (Result<Value, String>, Vec<Progress>) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/examples/steps.d");
+    let shelf = Shelf::read(&folder, &[]);
+    assert_eq!(shelf.faults, Vec::<String>::new());
+    let (manifest, program) = shelf.find("deploy", "install_packages").unwrap();
+    let args = json!({"packages": packages});
+    manifest.check_args(args.as_object().unwrap()).unwrap();
+    let order = Order {
+        kind: "deploy",
+        step: "install_packages",
+        interface: "deploy",
+        args: args.as_object().unwrap(),
+        node: &json!({"uuid": "n", "extra": {"packages": ["not-asked-for"]}}),
+        ports: &json!([]),
+        disks: json!([]),
+        root_disk: Some("/dev/sda"),
+        partitions,
+    };
+    let watcher = Watcher::default();
+    let result = run(manifest, program, &order, &LinuxPrograms, &watcher)
+        .map_err(|error| crate::commands::failure::chain(&error));
+    (result, watcher.reports.into_inner().unwrap())
+}
+
+#[test]
+fn the_example_refuses_what_is_no_package_and_a_disk_without_a_system() {
+    let said = |packages: Value| run_example(packages, &[]).0.unwrap_err();
+    let nothing =
+        "the step install_packages failed: no partition of the root disk holds a system with apt-get";
+    assert_eq!(said(json!(["tmux", "libstdc++6", "vim=2:9.0"])), nothing);
+    assert!(said(json!([])).ends_with("the list of packages is empty"));
+    assert!(said(json!(["tmux", "-oDebug=1"])).ends_with("does not begin like the name of a package"));
+    assert!(said(json!(["a;reboot"])).ends_with("holds what no name of a package holds"));
+    assert!(said(json!(["a\"],\"b"])).ends_with("holds what no name of a package holds"));
+}
+
 #[test]
 fn a_step_that_says_nothing_has_no_result() {
     assert_eq!(run_script("exit 0", 60, json!({})).0, Ok(Value::Null));
