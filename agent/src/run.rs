@@ -6,7 +6,7 @@ mod inspection;
 
 use crate::api::{self, Api, ReadRule};
 use crate::commands::rooms::ImageWriter;
-use crate::commands::{Context, NodeView, Rules, failure};
+use crate::commands::{Context, NodeView, Rules, failure, steps};
 use crate::conductor::client::ApiClient;
 use crate::conductor::heartbeat::{self, Beat};
 use crate::conductor::lookup::{self, Found, Plan};
@@ -17,7 +17,9 @@ use crate::disk::erase;
 use crate::executor::Executor;
 use crate::logging;
 use crate::media;
+use crate::outside::{self, Shelf};
 use crate::platform::linux;
+use crate::platform::linux::child::LinuxPrograms;
 use crate::platform::linux::machine::{LinuxMachine, NamedDisk};
 use crate::platform::machine::Machine;
 use crate::state::{Advertised, Identity, StateDir};
@@ -443,11 +445,15 @@ fn context(
         disk_wait: config.disk_wait_delay.saturating_mul(config.disk_wait_attempts),
         disk_pause: config.disk_wait_delay.max(Duration::from_millis(100)),
     };
+    let shelf = Shelf::read(Path::new(outside::FOLDER), &steps::own_names());
+    shelf.tell();
     let written = identity.written.clone();
     let (state, identity) = (state.clone(), Mutex::new(identity));
     Context {
         machine,
         writer,
+        shelf,
+        programs: Box::new(LinuxPrograms),
         tls,
         runtime: tokio::runtime::Handle::current(),
         rules,
