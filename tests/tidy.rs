@@ -141,6 +141,37 @@ const WALLS: &[Wall] = &[
         why: "only platform starts programs",
     },
     Wall {
+        rooms: &["agent/src"],
+        forbidden: &["platform::child", "linux::child", "LinuxPrograms", "Programs"],
+        but: &[
+            "agent/src/platform",
+            "agent/src/outside",
+            // They hold what starts the programs and hand it to the one function that may.
+            "agent/src/commands/context.rs",
+            "agent/src/run.rs",
+        ],
+        why: "no program is started but for a step that an operator brought along",
+    },
+    Wall {
+        rooms: &["agent/src/outside"],
+        forbidden: &[
+            "crate::api",
+            "crate::commands",
+            "crate::conductor",
+            "crate::disk",
+            "crate::image",
+            "tokio",
+        ],
+        but: &[],
+        why: "a step from outside knows a program and an order; commands say what is in the order",
+    },
+    Wall {
+        rooms: &["agent/src/outside/manifest.rs", "agent/src/outside/protocol.rs"],
+        forbidden: &["std::fs", "std::io", "crate::platform", CLOCKS],
+        but: &[],
+        why: "pure: bytes in, values out",
+    },
+    Wall {
         rooms: &["agent/src", "common/src"],
         forbidden: &["unsafe {", "unsafe fn", "unsafe impl", "allow(unsafe_code)"],
         but: &["agent/src/platform"],

@@ -15,6 +15,7 @@ pub mod inventory;
 pub mod logging;
 pub mod media;
 pub mod network;
+pub mod outside;
 pub mod platform;
 pub mod run;
 pub mod state;

@@ -3,21 +3,23 @@
 //! Process 1 starts this as a child and starts it again when it ends; what must survive that is in [`crate::state`].
 
 mod inspection;
+mod narrate;
 
 use crate::api::{self, Api, ReadRule};
 use crate::commands::rooms::ImageWriter;
-use crate::commands::{Context, NodeView, Rules, failure};
+use crate::commands::{Context, NodeView, Rules, failure, steps};
 use crate::conductor::client::ApiClient;
 use crate::conductor::heartbeat::{self, Beat};
 use crate::conductor::lookup::{self, Found, Plan};
 use crate::conductor::ntp::Clock;
 use crate::conductor::{address, ntp, tls};
 use crate::config::{self, Config, TlsMinimum};
-use crate::disk::erase;
 use crate::executor::Executor;
 use crate::logging;
 use crate::media;
+use crate::outside::{self, Shelf};
 use crate::platform::linux;
+use crate::platform::linux::child::LinuxPrograms;
 use crate::platform::linux::machine::{LinuxMachine, NamedDisk};
 use crate::platform::machine::Machine;
 use crate::state::{Advertised, Identity, StateDir};
@@ -43,8 +45,6 @@ const NIC_WAIT: Duration = Duration::from_secs(60);
 const NIC_PAUSE: Duration = Duration::from_secs(2);
 /// How long a power command waits for its own answer to get out.
 const REPLY_GRACE: Duration = Duration::from_secs(1);
-/// How often a long write is mentioned on the console.
-const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 
 /// What we call ourselves in heartbeats and `/v1/status`.
 pub const AGENT_VERSION: &str = concat!("ferric-", env!("CARGO_PKG_VERSION"));
@@ -253,7 +253,7 @@ pub async fn life(parts: Parts, stop: impl Future<Output = ()>) -> Result<(), Bo
     tokio::select! {
         () = api::server::serve(listener, server_tls, Arc::new(served)) => {}
         () = heartbeat::run(&api, beat, &ended) => {}
-        () = narrate(&executor) => {}
+        () = narrate::narrate(&executor) => {}
         () = context.left() => tracing::info!("the agent's work in this boot is done"),
         () = stop => tracing::info!("stopping"),
     }
@@ -437,11 +437,15 @@ fn context(
         disk_wait: config.disk_wait_delay.saturating_mul(config.disk_wait_attempts),
         disk_pause: config.disk_wait_delay.max(Duration::from_millis(100)),
     };
+    let shelf = Shelf::read(Path::new(outside::FOLDER), &steps::own_names());
+    shelf.tell();
     let written = identity.written.clone();
     let (state, identity) = (state.clone(), Mutex::new(identity));
     Context {
         machine,
         writer,
+        shelf,
+        programs: Box::new(LinuxPrograms),
         tls,
         runtime: tokio::runtime::Handle::current(),
         rules,
@@ -463,29 +467,6 @@ fn context(
         reply_grace,
         started: std::time::Instant::now(),
         leave: Notify::new(),
-    }
-}
-
-/// Mentions a long write on the console now and then.
-async fn narrate(executor: &Executor) {
-    loop {
-        tokio::time::sleep(PROGRESS_EVERY).await;
-        if let Some((name, p)) = executor.progress() {
-            let total = p.bytes_total.map(|total| format!(" of {}", total >> 20)).unwrap_or_default();
-            let note = if p.note.is_empty() { String::new() } else { format!("; {}", p.note) };
-            if p.stage == erase::board::STAGE {
-                tracing::info!("{name}: {} after {} s{note}", p.stage, p.seconds);
-                continue;
-            }
-            tracing::info!(
-                "{name}: {}, {}{total} MiB received, {} MiB written, {} MiB/s, {} s{note}",
-                p.stage,
-                p.bytes_done >> 20,
-                p.bytes_written >> 20,
-                p.rate >> 20,
-                p.seconds
-            );
-        }
     }
 }
 

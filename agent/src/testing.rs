@@ -246,6 +246,8 @@ pub fn context(machine: Arc<dyn Machine>, writer: impl ImageWriter + 'static) ->
     Context {
         machine,
         writer: Box::new(writer),
+        shelf: crate::outside::Shelf::default(),
+        programs: Box::new(crate::platform::linux::child::LinuxPrograms),
         tls: crate::conductor::tls::client_config(&Trust::Insecure).unwrap(),
         runtime: tokio::runtime::Handle::current(),
         rules: Rules::default(),

@@ -35,6 +35,8 @@ const NEEDED: &[Package] = &[
     ("e2fsprogs", "/sbin/mke2fs"),
     ("fdisk", "/sbin/sfdisk"),
     ("iproute2", "/sbin/ip"),
+    ("dnsmasq-base", "/usr/sbin/dnsmasq"),
+    ("openssl", "/usr/bin/openssl"),
     ("openssh-client", "/usr/bin/ssh"),
     ("python3-venv", "/usr/share/doc/python3-venv"),
 ];

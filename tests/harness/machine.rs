@@ -23,6 +23,7 @@ enum Order {
     Reset,
     Button,
     Boot(Option<BootDevice>),
+    Link(bool),
     Look,
     Quit,
 }
@@ -37,6 +38,8 @@ pub struct State {
     pub next: Option<BootDevice>,
     /// Process number of QEMU.
     pub process: Option<u32>,
+    /// Whether the network cable is where it was last told to be.
+    pub link: Option<bool>,
     /// Why QEMU ended, if it failed.
     pub failure: Option<String>,
 }
@@ -102,6 +105,12 @@ impl Machine {
     /// The device of the next start only; the ones after it boot from disk.
     pub fn boot_next(&self, device: Option<BootDevice>) -> Result<State> {
         self.tell(Order::Boot(device))
+    }
+
+    /// Plugs the network cable of a machine that is on in or out.
+    pub fn set_link(&self, up: bool) -> Result<()> {
+        let told = || Ok((self.tell(Order::Link(up))?.link == Some(up)).then_some(()));
+        wait::until("QEMU to take the order for the cable", Duration::from_secs(10), told, String::new)
     }
 
     /// The state now. Asking changes nothing.
@@ -207,6 +216,10 @@ fn own(spec: &Owned, inbox: &Receiver<(Order, SyncSender<State>)>) {
                         }
                     }
                     Order::Boot(device) => state.next = device,
+                    Order::Link(up) => {
+                        let taken = qemu.as_mut().is_some_and(|qemu| qemu.set_link(up));
+                        state.link = taken.then_some(up);
+                    }
                     Order::Look | Order::On | Order::Reset => {}
                 }
                 state.on = qemu.is_some();

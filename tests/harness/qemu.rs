@@ -32,6 +32,8 @@ pub enum Bus {
     Virtio,
     Sata,
     Nvme,
+    /// A read-only medium in an optical drive on USB, as a BMC shows its virtual media.
+    Cdrom,
 }
 
 #[derive(Clone, Debug)]
@@ -150,6 +152,13 @@ impl Spec {
         }
         for (number, disk) in self.disks.iter().enumerate() {
             let (path, serial) = (disk.path.display(), &disk.serial);
+            if disk.bus == Bus::Cdrom {
+                let medium =
+                    format!("if=none,id=disk{number},file={path},format=raw,media=cdrom,readonly=on");
+                add("-drive", medium);
+                add("-device", format!("usb-storage,drive=disk{number},serial={serial}"));
+                continue;
+            }
             let cache = if disk.logged {
                 disk.nodes(number)?.into_iter().for_each(|node| add("-blockdev", node));
                 ",write-cache=on"
@@ -159,7 +168,7 @@ impl Spec {
                 ""
             };
             let device = match disk.bus {
-                Bus::Virtio => "virtio-blk-pci".to_owned(),
+                Bus::Virtio | Bus::Cdrom => "virtio-blk-pci".to_owned(),
                 // Each port of the controller takes one disk.
                 Bus::Sata => format!("ide-hd,bus=ide.{number}"),
                 Bus::Nvme => "nvme".to_owned(),
@@ -234,6 +243,13 @@ impl Qemu {
         if let Some(qmp) = &mut self.qmp {
             qmp.write_all(b"{\"execute\":\"system_powerdown\"}\n").ok();
         }
+    }
+
+    /// Plugs the network cable in or out. Answers whether QEMU was there to be told.
+    pub fn set_link(&mut self, up: bool) -> bool {
+        self.listen();
+        let order = format!("{{\"execute\":\"set_link\",\"arguments\":{{\"name\":\"net\",\"up\":{up}}}}}\n");
+        self.qmp.as_mut().is_some_and(|qmp| qmp.write_all(order.as_bytes()).is_ok())
     }
 
     pub fn log(&self) -> &Path {

@@ -14,6 +14,8 @@ use std::process::ExitCode;
 pub const MACHINE_TESTS: &[&str] = &[
     "e2e_harness",
     "e2e_ramdisk",
+    "e2e_network",
+    "e2e_inspection",
     "e2e_deploy",
     "e2e_clean",
     "e2e_kill",

@@ -19,7 +19,7 @@ pub fn get_clean_steps(context: &Context, params: &Params, _job: &Job) -> Result
 }
 
 pub fn execute_clean_step(context: &Context, params: &Params, job: &Job) -> Result<Value, Failure> {
-    steps::execute(Family::Clean, context, params, |name, args| match name {
+    steps::execute(Family::Clean, context, params, job, |name, args| match name {
         "erase_devices" => rooms::erase_devices(context, job),
         "erase_devices_metadata" => rooms::erase_devices_metadata(context),
         "erase_devices_express" => rooms::erase_devices_express(context, job),

@@ -3,6 +3,8 @@
 use crate::commands::Rules;
 use crate::commands::rooms::ImageWriter;
 use crate::image::{CancelFlag, ProgressCell};
+use crate::outside::Shelf;
+use crate::platform::child::Programs;
 use crate::platform::machine::Machine;
 use crate::state::Written;
 use ferric_common::events::Progress;
@@ -41,6 +43,9 @@ pub type Remember = Box<dyn Fn(Option<&Written>) + Send + Sync>;
 pub struct Context {
     pub machine: Arc<dyn Machine>,
     pub writer: Box<dyn ImageWriter>,
+    /// The steps that an operator added, and what runs them.
+    pub shelf: Shelf,
+    pub programs: Box<dyn Programs>,
     /// For image and checksum servers.
     pub tls: Arc<rustls::ClientConfig>,
     pub runtime: tokio::runtime::Handle,

@@ -9,7 +9,7 @@ pub fn get_deploy_steps(context: &Context, params: &Params, _job: &Job) -> Resul
 }
 
 pub fn execute_deploy_step(context: &Context, params: &Params, job: &Job) -> Result<Value, Failure> {
-    steps::execute(Family::Deploy, context, params, |name, args| match name {
+    steps::execute(Family::Deploy, context, params, job, |name, args| match name {
         "write_image" => write_image(context, args, job),
         "erase_devices_metadata" => rooms::erase_devices_metadata(context),
         "clean_uefi_nvram" => rooms::clean_uefi_nvram(context, args),

@@ -4,6 +4,7 @@
 //! into the wire's error. Joins [`crate::disk`] and [`crate::image`]; knows nothing of HTTP or of lists of results.
 //! Names, parameters, kinds and error classes are ironic-python-agent's.
 
+mod brought;
 pub mod checksum;
 pub mod checksum_file;
 pub mod clean;

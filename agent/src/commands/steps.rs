@@ -1,6 +1,6 @@
 //! What clean, deploy and service steps have in common: the published list, the version check, the echo.
 
-use super::{Context, Failure, Params, failure};
+use super::{Context, Failure, Job, Params, brought, failure};
 use serde_json::{Map, Value, json};
 
 /// Which family of steps; each has its own words on the wire.
@@ -50,10 +50,29 @@ pub fn published(family: Family) -> Value {
     })
 }
 
+/// Names that a step from outside must not have.
+pub fn own_names() -> Vec<String> {
+    let mut names = vec!["prepare_instance_boot".to_owned()];
+    for family in [Family::Clean, Family::Deploy, Family::Service] {
+        let list = published(family);
+        let steps = list.pointer(&format!("/{}_steps/{MANAGER}", family.word())).and_then(Value::as_array);
+        let name = |step: &Value| step.get("step").and_then(Value::as_str).map(str::to_owned);
+        names.extend(steps.into_iter().flatten().filter_map(name));
+    }
+    names
+}
+
 /// Takes the node over and answers with the published steps.
 pub fn list(family: Family, context: &Context, params: &Params) -> Result<Value, Failure> {
     cache(context, params);
-    Ok(published(family))
+    context.shelf.tell();
+    let mut answer = published(family);
+    let word = family.word();
+    let list = answer.pointer_mut(&format!("/{word}_steps/{MANAGER}")).and_then(Value::as_array_mut);
+    if let Some(list) = list {
+        list.extend(context.shelf.of(word).map(|step| step.published(word)));
+    }
+    Ok(answer)
 }
 
 fn cache(context: &Context, params: &Params) {
@@ -70,6 +89,7 @@ pub fn execute(
     family: Family,
     context: &Context,
     params: &Params,
+    job: &Job,
     run: impl FnOnce(&str, &Map<String, Value>) -> Result<Value, Failure>,
 ) -> Result<Value, Failure> {
     let word = family.word();
@@ -86,7 +106,10 @@ pub fn execute(
         );
     };
     let args = step.get("args").and_then(Value::as_object).unwrap_or(&none);
-    let result = run(name, args)?;
+    let result = match context.shelf.find(word, name) {
+        Some((manifest, program)) => brought::run(word, manifest, program, context, params, args, job)?,
+        None => run(name, args)?,
+    };
     let echo: Map<String, Value> = ["interface", "step", "priority"]
         .into_iter()
         .filter_map(|key| step.get(key).map(|value| (key.to_string(), value.clone())))

@@ -34,19 +34,18 @@ pub(super) fn read(read: &Reader<'_>, api_urls: &[Url]) -> Result<Option<Inspect
         urls,
     )?;
     let collectors = read.text("inspection_collectors");
+    // Read in any case, so that a mistake in them is told.
+    let collect_lldp = read.flag("collect_lldp", false)?;
+    let lldp_timeout = read.seconds("lldp_timeout", 30)?;
+    let dhcp_wait = read.seconds("inspection_dhcp_wait_timeout", 60)?;
+    let dhcp_all = read.flag("inspection_dhcp_all_interfaces", false)?;
     let urls = match (callbacks, &collectors) {
         (Some(urls), _) if !urls.is_empty() => urls,
         (_, Some(_)) if !api_urls.is_empty() => api_urls.iter().filter_map(continuation).collect(),
         _ => return Ok(None),
     };
-    Ok(Some(Inspection {
-        urls,
-        collectors: names(collectors.as_deref().unwrap_or(COLLECTORS)),
-        collect_lldp: read.flag("collect_lldp", false)?,
-        lldp_timeout: read.seconds("lldp_timeout", 30)?,
-        dhcp_wait: read.seconds("inspection_dhcp_wait_timeout", 60)?,
-        dhcp_all: read.flag("inspection_dhcp_all_interfaces", false)?,
-    }))
+    let collectors = names(collectors.as_deref().unwrap_or(COLLECTORS));
+    Ok(Some(Inspection { urls, collectors, collect_lldp, lldp_timeout, dhcp_wait, dhcp_all }))
 }
 
 fn names(text: &str) -> Vec<String> {

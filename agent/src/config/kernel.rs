@@ -206,13 +206,13 @@ mod tests {
     fn what_has_no_effect_is_told_and_what_asks_for_nothing_is_not() {
         let said = told(&parameters(
             "quiet ipa-use-mdns=1 ipa-collect-lldp=false ipa-lokup-timeout=3 root=x ipa-debug=1 ferric-verfy=all \
-             ipa-guard-special-filesystems=no BOOTIF=a",
+             ipa-inject-files-priority=10 ipa-guard-special-filesystems=no BOOTIF=a",
         ));
         assert_eq!(
             said,
             [
                 "kernel parameter ferric-verfy is not known; check its spelling",
-                "kernel parameter ipa-guard-special-filesystems does nothing here: always on",
+                "kernel parameter ipa-inject-files-priority does nothing here: this version does not inject files",
                 "kernel parameter ipa-lokup-timeout is not known; check its spelling",
                 "kernel parameter ipa-use-mdns does nothing here: multicast DNS is not asked, as anybody may answer; \
                  name the controller in ipa-api-url",

@@ -370,7 +370,6 @@ mod tests {
             [
                 "tls_cert_file and tls_key_file are not used without listen_tls = true",
                 "the agent token that was given is shorter than 32 characters and is not used",
-                "kernel parameter ipa-lldp-timeout does nothing here: this version does not listen to LLDP",
                 "option fail_if_clock_not_set does nothing here: this agent does not have it",
                 "option mdns.use_mdns does nothing here: this agent does not have it",
             ]

@@ -6,13 +6,13 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-const FIRST: u64 = 32 << 20;
-const SHORTEST: u64 = 4 << 20;
+const FIRST: u64 = 8 << 20;
+const SHORTEST: u64 = 1 << 20;
 const LONGEST: u64 = 1 << 30;
 /// A call that is done so soon may be twice as long.
-const SOON: Duration = Duration::from_millis(4);
+const SOON: Duration = Duration::from_micros(500);
 /// One that takes so long is to be half as long.
-const LATE: Duration = Duration::from_millis(32);
+const LATE: Duration = Duration::from_millis(8);
 
 pub struct Stride(AtomicU64);
 
@@ -44,12 +44,12 @@ mod tests {
 
     #[test]
     fn it_grows_while_calls_are_short_and_shrinks_when_one_is_long() {
-        let (stride, short, long) = (Stride::default(), Duration::from_millis(1), Duration::from_millis(90));
+        let (stride, short, long) = (Stride::default(), Duration::from_micros(90), Duration::from_millis(90));
         stride.took(FIRST / 2, short);
         assert_eq!(stride.bytes(), FIRST, "a part of a stride says nothing");
         stride.took(FIRST, short);
         assert_eq!(stride.bytes(), FIRST * 2);
-        stride.took(FIRST * 2, Duration::from_millis(10));
+        stride.took(FIRST * 2, Duration::from_millis(2));
         assert_eq!(stride.bytes(), FIRST * 2);
         (0..20).for_each(|_| stride.took(stride.bytes(), short));
         assert_eq!(stride.bytes(), LONGEST);

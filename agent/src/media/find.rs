@@ -49,7 +49,8 @@ fn candidate(folder: &Path, name: &str) -> Option<Candidate> {
     let rom = name.starts_with("sr") && text("device/type") == ROM;
     let floppy = name.strip_prefix("fd").is_some_and(|number| number.parse::<u32>().is_ok());
     let small_usb = name.starts_with("sd") && usb && bytes < LARGEST;
-    (bytes > 0 && (rom || floppy || small_usb))
+    // The size of an optical drive is not known to the kernel before somebody opens it; one without a medium refuses that.
+    (rom || bytes > 0 && (floppy || small_usb))
         .then(|| Candidate { name: name.to_owned(), model: text("device/model") })
 }
 
@@ -87,6 +88,7 @@ mod tests {
         for (name, place, size, kind) in [
             ("sr0", "pci0/ata1", "100", "5"),
             ("sr1", "pci0/ata2", "0", "5"),
+            ("sdd", "pci0/usb2/2-3", "0", "0"),
             ("sda", "pci0/usb2/2-1", "2880", "0"),
             ("sdb", "pci0/usb2/2-2", large.as_str(), "0"),
             ("sdc", "pci0/ata3", "100", "0"),
@@ -96,7 +98,7 @@ mod tests {
             device(sys.path(), name, place, &[("size", size), ("device/type", kind), ("device/model", "M")]);
         }
         let names: Vec<String> = candidates(sys.path()).into_iter().map(|c| c.name).collect();
-        assert_eq!(names, ["fd0", "sda", "sr0"]);
+        assert_eq!(names, ["fd0", "sda", "sr0", "sr1"]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! (`linux/`) and, for tests, an in-memory and a faulty one (`fake/`).
 
 pub mod block;
+pub mod child;
 pub mod drive;
 pub mod efi;
 pub mod fake;

@@ -149,6 +149,33 @@ fn a_life_after_a_crash_has_the_same_identity_and_reports_the_command_as_failed(
 }
 
 #[test]
+fn a_rescued_machine_has_its_answer_out_before_the_agent_ends_for_good() {
+    let main = runtime();
+    let folder = tempfile::tempdir().unwrap();
+    let conductor = main.block_on(LoopbackConductor::start(&[(200, &found(TOKEN))], &[(202, "")]));
+    let port = main.block_on(free_port());
+    let mut parts = parts(&conductor.url, folder.path(), port, Act::Succeed);
+    let machine = Arc::new(SmallMachine::default());
+    (parts.machine, parts.reply_grace) = (machine.clone(), REPLY_GRACE);
+    let agent = runtime();
+    let lived = agent.spawn(life(parts, std::future::pending()));
+    main.block_on(async {
+        let beat = heartbeats(&conductor, 1).await.remove(0).body;
+        let hash = "$5$.YNiqzS64TCHktIX$T8A43ln/o/vnKuPGlGfBW6o7bjs5/rcqDzDS1iXzkY5";
+        let params = json!({"rescue_password": hash, "hashed": true});
+        let command = json!({"name": "rescue.finalize_rescue", "params": params});
+        let path = format!("/v1/commands/?wait=false&agent_token={TOKEN}");
+        let (status, answer) = call(&beat, http::Method::POST, &path, command).await;
+        assert_eq!((status, &answer["command_status"]), (200, &json!("SUCCEEDED")), "{answer}");
+        let ended = tokio::time::timeout(Duration::from_secs(60), lived).await;
+        assert!(ended.expect("the agent did not end").unwrap().is_ok(), "as a success, not as a crash");
+    });
+    assert_eq!(machine.done().last(), Some(&"rescue by another hash"));
+    assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err(), "the command API is gone");
+    agent.shutdown_background();
+}
+
+#[test]
 fn the_clock_is_set_before_the_controller_hears_of_the_machine() {
     let main = runtime();
     let folder = tempfile::tempdir().unwrap();

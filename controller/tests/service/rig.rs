@@ -1,7 +1,7 @@
 //! The test bench: a service that can be killed and started again, and how to talk to it.
 
+use crate::bmc::Bmc;
 use crate::fuse::Fuse;
-use crate::machine::Bmc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use ferric_controller::api::{Api, serve};

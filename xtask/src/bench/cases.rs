@@ -201,9 +201,13 @@ impl Case {
         named.chain(always.into_iter().filter(|_| who.is_ours())).collect()
     }
 
-    /// Whether the name holds one of the words; no words mean all.
+    /// Whether it is named by one of the words, or, if that names no case, its name holds it; no words mean all.
     pub fn is_wanted(&self, words: &[String]) -> bool {
-        words.is_empty() || words.iter().any(|word| self.name.contains(word.as_str()))
+        let is_meant = |word: &String| match CASES.iter().any(|case| case.name == word) {
+            true => self.name == word,
+            false => self.name.contains(word.as_str()),
+        };
+        words.is_empty() || words.iter().any(is_meant)
     }
 }
 
@@ -230,6 +234,7 @@ mod tests {
         assert_eq!(chosen(&[]).len(), CASES.len());
         assert_eq!(chosen(&["gz", "scat"]), ["scatter", "raw.gz"]);
         assert_eq!(chosen(&["1Gb"]), ["zlib-1Gb/s", "plain-1Gb/s"]);
+        assert_eq!(chosen(&["raw", "plain"]), ["plain", "raw"]);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::inventory::Roots;
 use crate::logging;
 use crate::platform::efi::EfiVariables;
 use crate::platform::machine::LogFile;
-use ferric_common::wire::inventory::Inventory;
+use ferric_common::wire::inventory::{Disk, Inventory};
 use std::fmt::Write;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
@@ -50,7 +50,7 @@ pub fn collect(roots: &Roots, inventory: &Inventory, ramdisk: bool) -> Vec<LogFi
         ("network.json", state("network.json")),
         ("inventory.json", serde_json::to_vec_pretty(inventory).unwrap_or_default()),
         ("ip_addr", links(roots).into_bytes()),
-        ("lsblk", block_devices(&roots.sys).into_bytes()),
+        ("lsblk", block_devices(&roots.sys, &inventory.disks).into_bytes()),
         ("efibootmgr", efi.into_bytes()),
         ("df", file_systems(roots).into_bytes()),
         ("ps", processes(&roots.proc).into_bytes()),
@@ -123,25 +123,27 @@ fn links(roots: &Roots) -> String {
     out
 }
 
-/// Every block device, partitions below their disks.
-fn block_devices(sys: &Path) -> String {
+/// Every block device, partitions below their disks; model and serial as the inventory has them.
+fn block_devices(sys: &Path, disks: &[Disk]) -> String {
     let folder = sys.join("block");
     let mut out = "NAME SIZE RO ROTA LOG-SEC PHY-SEC MODEL SERIAL HOLDERS\n".to_owned();
     for disk in sorted(&folder) {
         let place = folder.join(&disk);
-        out.push_str(&block_device(&place, &disk));
+        let known = disks.iter().find(|known| known.name.strip_prefix("/dev/") == Some(&disk));
+        out.push_str(&block_device(&place, &disk, known));
         for part in sorted(&place).into_iter().filter(|part| place.join(part).join("partition").exists()) {
-            let _ = write!(out, "  {}", block_device(&place.join(&part), &part));
+            let _ = write!(out, "  {}", block_device(&place.join(&part), &part, None));
         }
     }
     out
 }
 
-fn block_device(place: &Path, name: &str) -> String {
+fn block_device(place: &Path, name: &str, known: Option<&Disk>) -> String {
     let of = |file: &str| {
         let text = attribute(&place.join(file));
         if text.is_empty() { "-".to_owned() } else { text }
     };
+    let text = |value: Option<&String>| value.map_or_else(|| "-".to_owned(), String::clone);
     let size = of("size").parse::<u64>().unwrap_or(0).saturating_mul(512);
     let holders = sorted(&place.join("holders")).join(",");
     format!(
@@ -150,8 +152,8 @@ fn block_device(place: &Path, name: &str) -> String {
         of("queue/rotational"),
         of("queue/logical_block_size"),
         of("queue/physical_block_size"),
-        of("device/model"),
-        of("device/serial"),
+        text(known.and_then(|disk| disk.model.as_ref())),
+        text(known.and_then(|disk| disk.serial.as_ref())),
     )
 }
 
@@ -241,14 +243,14 @@ mod tests {
         };
         put("block/sda/size", "2048\n");
         put("block/sda/ro", "0\n");
-        put("block/sda/device/model", "A disk\n");
         put("block/sda/sda1/size", "1024\n");
         put("block/sda/sda1/partition", "1\n");
         put("block/sda/sda1/holders/md0/x", "");
-        let lines = block_devices(folder.path());
+        let disk = Disk { name: "/dev/sda".into(), serial: Some("S-1".into()), ..Disk::default() };
+        let lines = block_devices(folder.path(), &[disk]);
         assert_eq!(
             lines.lines().skip(1).collect::<Vec<_>>(),
-            ["sda 1048576 0 - - - A disk - ", "  sda1 524288 - - - - - - md0"]
+            ["sda 1048576 0 - - - - S-1 ", "  sda1 524288 - - - - - - md0"]
         );
     }
 

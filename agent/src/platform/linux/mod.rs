@@ -3,6 +3,7 @@
 pub mod addresses;
 pub mod ata;
 pub mod block;
+pub mod child;
 pub mod clock;
 pub mod efivars;
 pub mod handover;
