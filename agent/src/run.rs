@@ -222,7 +222,8 @@ pub async fn life(parts: Parts, stop: impl Future<Output = ()>) -> Result<(), Bo
     let earlier = if node.resumed { state.commands()? } else { Vec::new() };
     let Parts { writer, reply_grace, .. } = parts;
     let context = context(&config, &node.lookup, identity, &state, machine, writer, outgoing, reply_grace);
-    let executor = Arc::new(Executor::new(Arc::new(context), earlier, Some(state), Arc::clone(&ended)));
+    let context = Arc::new(context);
+    let executor = Arc::new(Executor::new(Arc::clone(&context), earlier, Some(state), Arc::clone(&ended)));
 
     let listener = api::server::bind(config.listen_host, config.listen_port)
         .await
@@ -255,10 +256,17 @@ pub async fn life(parts: Parts, stop: impl Future<Output = ()>) -> Result<(), Bo
         () = api::server::serve(listener, server_tls, Arc::new(served)) => {}
         () = heartbeat::run(&api, beat, &ended) => {}
         () = narrate(&executor) => {}
+        () = left(&context) => tracing::info!("the agent's work in this boot is done"),
         () = stop => tracing::info!("stopping"),
     }
     executor.cancel();
     Ok(())
+}
+
+/// A command ordered the agent's end, and its answer had time to get out.
+async fn left(context: &Context) {
+    context.leave.notified().await;
+    tokio::time::sleep(context.reply_grace).await;
 }
 
 async fn inventory(machine: &Arc<dyn Machine>) -> Inventory {
@@ -466,6 +474,7 @@ fn context(
         }),
         reply_grace,
         started: std::time::Instant::now(),
+        leave: Notify::new(),
     }
 }
 

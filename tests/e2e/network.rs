@@ -29,6 +29,8 @@ fn a_network_of_ipv6_alone_and_a_link_that_comes_late() -> Result<()> {
             "--dhcp-option=option6:dns-server,[fd77::1]",
             "--dhcp-option=option6:domain-search,lab.test",
             "--address=/controller.test/fd77::1",
+            // What it does not know of this name it would ask elsewhere, and refuse.
+            "--local=/test/",
         ],
     )?;
     scene.machine.power_on()?;
@@ -127,7 +129,13 @@ impl Scene {
         )?;
         network.tap("tap0")?;
         let folder = run_folder(name)?;
-        let disks = medium.map(|path| Disk { path, serial: "MEDIUM".into(), bus: Bus::Cdrom, rank: 0 });
+        let disks = medium.map(|path| Disk {
+            path,
+            serial: "MEDIUM".into(),
+            bus: Bus::Cdrom,
+            rank: 0,
+            logged: false,
+        });
         let machine = Machine::new(Spec {
             name: "machine".into(),
             firmware: Firmware::Bios,
@@ -222,9 +230,9 @@ fn medium(folder: &Path) -> Result<std::path::PathBuf> {
         "services": [{"type": "dns", "address": netns::CONTROLLER}]});
     fs::write(root.join("openstack/latest/network_data.json"), data.to_string())?;
     let (from, to) = (root.display().to_string(), iso.display().to_string());
-    call(
-        "bsdtar",
-        &["-C", &from, "--format", "iso9660", "--options", "volume-id=config-2", "-cf", &to, "."],
-    )?;
+    // As Ironic makes it; without these words the label would be CONFIG_2.
+    let plain =
+        ["-quiet", "-ldots", "-allow-lowercase", "-allow-multidot", "-l", "-J", "-r", "-V", "config-2", "-o"];
+    call("genisoimage", &[&plain[..], &[&to, &from]].concat())?;
     Ok(iso)
 }

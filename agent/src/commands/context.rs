@@ -57,6 +57,8 @@ pub struct Context {
     /// How long a command that ends the machine waits, so that the answer to its POST gets out first.
     pub reply_grace: Duration,
     pub started: Instant,
+    /// Told when the agent is to end once its last answer is out; process 1 knows by then what comes next.
+    pub leave: tokio::sync::Notify,
 }
 
 impl Context {

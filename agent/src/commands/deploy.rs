@@ -19,7 +19,7 @@ pub fn execute_deploy_step(context: &Context, params: &Params, job: &Job) -> Res
     })
 }
 
-fn write_image(context: &Context, args: &Map<String, Value>, job: &Job) -> Result<Value, Failure> {
+pub(super) fn write_image(context: &Context, args: &Map<String, Value>, job: &Job) -> Result<Value, Failure> {
     let Some(image_info) = args.get("image_info") else {
         return Err(failure::INVALID_PARAMS.with("the step write_image needs the argument 'image_info'"));
     };

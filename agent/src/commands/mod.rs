@@ -15,10 +15,13 @@ pub mod failure;
 pub mod image;
 pub mod image_info;
 pub mod log;
+pub mod rescue;
 pub mod rooms;
 mod rules;
+pub mod service;
 pub mod standby;
 pub mod steps;
+pub mod system;
 
 pub use context::{Context, Job, NodeView};
 pub use failure::{Class, Failure};
@@ -103,6 +106,46 @@ pub static COMMANDS: &[Command] = &[
         extra: Extra::Ignored,
         validate: None,
         run: deploy::execute_deploy_step,
+    },
+    Command {
+        extension: "rescue",
+        name: "finalize_rescue",
+        kind: Kind::Sync,
+        required: &[],
+        optional: &["rescue_password", "hashed"],
+        extra: Extra::Refused,
+        validate: None,
+        run: rescue::finalize_rescue,
+    },
+    Command {
+        extension: "system",
+        name: "lockdown",
+        kind: Kind::Sync,
+        required: &[],
+        optional: &[],
+        extra: Extra::Refused,
+        validate: None,
+        run: system::lockdown,
+    },
+    Command {
+        extension: "service",
+        name: "get_service_steps",
+        kind: Kind::Sync,
+        required: STEPS,
+        optional: &[],
+        extra: Extra::Refused,
+        validate: None,
+        run: service::get_service_steps,
+    },
+    Command {
+        extension: "service",
+        name: "execute_service_step",
+        kind: Kind::Async,
+        required: STEP,
+        optional: &["service_version"],
+        extra: Extra::Ignored,
+        validate: None,
+        run: service::execute_service_step,
     },
     Command {
         extension: "standby",

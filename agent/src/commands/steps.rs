@@ -1,4 +1,4 @@
-//! What clean and deploy steps have in common: the published list, the version check, the echo.
+//! What clean, deploy and service steps have in common: the published list, the version check, the echo.
 
 use super::{Context, Failure, Job, Params, brought, failure};
 use serde_json::{Map, Value, json};
@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 pub enum Family {
     Clean,
     Deploy,
+    Service,
 }
 
 impl Family {
@@ -15,6 +16,7 @@ impl Family {
         match self {
             Family::Clean => "clean",
             Family::Deploy => "deploy",
+            Family::Service => "service",
         }
     }
 }
@@ -36,6 +38,9 @@ pub fn published(family: Family) -> Value {
             {"step": "erase_devices_metadata", "priority": 0, "interface": "deploy", "reboot_requested": false},
             {"step": "clean_uefi_nvram", "priority": 0, "interface": "deploy", "reboot_requested": false,
              "argsinfo": super::clean::nvram_arguments()},
+            {"step": "write_image", "priority": 0, "interface": "deploy", "reboot_requested": false},
+        ]),
+        Family::Service => json!([
             {"step": "write_image", "priority": 0, "interface": "deploy", "reboot_requested": false},
         ]),
     };

@@ -283,6 +283,76 @@ async fn a_step_for_another_version_is_a_mismatch_and_null_is_none() {
 }
 
 #[tokio::test]
+async fn service_steps_are_published_run_and_told_from_those_of_another_version() {
+    let lab = lab(SmallMachine::with_disks(&[("/dev/sda", 8)]), Act::Succeed);
+    let told =
+        lab.run("service.get_service_steps", json!({"node": {}, "ports": []})).await.command_result.unwrap();
+    assert_eq!(told["hardware_manager_version"], steps::hardware_manager_version());
+    let published = &told["service_steps"]["GenericHardwareManager"];
+    let write = published.as_array().unwrap().iter().find(|step| step["step"] == "write_image").unwrap();
+    assert_eq!((&write["interface"], &write["priority"]), (&json!("deploy"), &json!(0)));
+
+    let run = async |step: Value, version: Value| {
+        let node = json!({"uuid": "n", "instance_info": {}, "properties": {}});
+        let params = json!({"step": step, "node": node, "ports": [], "service_version": version});
+        lab.run("service.execute_service_step", params).await
+    };
+    let args = json!({"image_info": image_info()});
+    let step = json!({"interface": "deploy", "step": "write_image", "priority": 0, "args": args});
+    let stale = run(step.clone(), json!({"generic_hardware_manager": "0"})).await;
+    assert_eq!(stale.command_status, CommandStatus::VersionMismatch);
+    assert!(lab.orders.lock().unwrap().is_empty(), "nothing was written");
+
+    let result = run(step, told["hardware_manager_version"].clone()).await;
+    assert_eq!(result.command_name, "execute_service_step");
+    let text = "prepare_image: image (debian) written to device /dev/sda root_uuid=0x1234abcd";
+    let echo = json!({"interface": "deploy", "step": "write_image", "priority": 0});
+    assert_eq!(
+        result.command_result,
+        Some(json!({"service_result": {"result": text}, "service_step": echo}))
+    );
+
+    let result = run(json!({"interface": "deploy", "step": "nosuch"}), Value::Null).await;
+    assert_eq!(failed(&result), ("HardwareManagerMethodNotFound", "Could not find method: nosuch"));
+    let result = run(json!({"interface": "deploy"}), Value::Null).await;
+    assert!(failed(&result).1.starts_with("Malformed service_step, no \"step\" key: "), "{result:?}");
+}
+
+#[tokio::test]
+async fn a_rescue_and_a_lockdown_are_answered_and_then_the_agent_leaves() {
+    for (name, params, done) in [
+        ("rescue.finalize_rescue", json!({"rescue_password": "secret"}), "rescue by a sha512 hash"),
+        ("system.lockdown", json!({}), "lockdown"),
+    ] {
+        let (machine, writer) = (Arc::new(SmallMachine::default()), ScriptedWriter::new(Act::Succeed));
+        let context = Arc::new(context(machine.clone(), writer));
+        let ended = Arc::new(Notify::new());
+        let executor = Arc::new(Executor::new(context.clone(), Vec::new(), None, ended));
+        let bad = json!({"rescue_password": "", "x": 1});
+        executor.run(name, bad.as_object().cloned().unwrap(), false).await.unwrap();
+        let waiting = std::time::Duration::from_millis(50);
+        let left = tokio::time::timeout(waiting, context.leave.notified()).await;
+        assert!(left.is_err() && machine.done().is_empty(), "a refused command ends nothing");
+
+        let params = params.as_object().cloned().unwrap();
+        let result = executor.run(name, params, false).await.unwrap();
+        assert_eq!((result.command_status, &result.command_result), (CommandStatus::Succeeded, &None));
+        assert_eq!(result.command_name, name.split_once('.').unwrap().1);
+        tokio::time::timeout(std::time::Duration::from_secs(10), context.leave.notified()).await.unwrap();
+        assert_eq!(machine.done(), [done]);
+    }
+}
+
+#[tokio::test]
+async fn a_rescue_with_a_bad_password_says_what_is_wrong() {
+    let lab = lab(SmallMachine::default(), Act::Succeed);
+    let params = json!({"rescue_password": "x", "hashed": true}).as_object().cloned().unwrap();
+    let refused = lab.executor.run("rescue.finalize_rescue", params, false).await.unwrap_err().to_string();
+    assert!(refused.starts_with("Invalid command parameters: ") && refused.contains("crypt(5)"), "{refused}");
+    assert!(lab.machine.done().is_empty());
+}
+
+#[tokio::test]
 async fn the_end_of_an_asynchronous_command_forces_a_heartbeat() {
     let lab = lab(SmallMachine::default(), Act::Succeed);
     lab.run("standby.sync", json!({})).await;
@@ -336,7 +406,7 @@ async fn a_uefi_machine_needs_a_system_partition_to_boot_from() {
 fn a_missing_namespace_is_told_from_a_missing_command() {
     assert!(find("standby", "sync").is_ok());
     assert_eq!(find("standby", "nosuch").err(), Some(Unknown::Command));
-    assert_eq!(find("rescue", "finalize_rescue").err(), Some(Unknown::Extension));
+    assert_eq!(find("flow", "start_flow").err(), Some(Unknown::Extension));
 }
 
 #[test]

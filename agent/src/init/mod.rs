@@ -4,10 +4,12 @@
 //! Nothing here may panic, as the kernel halts with its process 1; should it happen all the same, the machine reboots.
 
 pub mod devices;
+mod handover;
 pub mod modules;
 pub mod ssh;
 pub mod supervise;
 
+use crate::platform::linux::handover::Handover;
 use crate::platform::linux::netlink::Netlink;
 use crate::platform::linux::process::{self, Mount, Signals, Wake};
 use crate::platform::linux::{RAMDISK_MARKER, STATE_DIR, clock, efivars, pstore};
@@ -95,6 +97,12 @@ fn start(children: &mut Supervisor, service: &Service) {
 fn reap(children: &mut Supervisor) {
     while let Some(ended) = process::reap() {
         if let Some((name, pause)) = children.ended(ended.pid, clock::since_boot()) {
+            if name == RUN.name
+                && let Some(order) = Handover::ordered()
+            {
+                handover::carry_out(order, children);
+                continue;
+            }
             logging::say(&format!("{name} {}; starting it again in {} s", ended.how, pause.as_secs()));
         }
     }

@@ -66,6 +66,20 @@ impl Supervisor {
         child.map_or(FIRST_PAUSE, |child| fail(child, now, Duration::ZERO))
     }
 
+    /// One more, due at once.
+    pub fn add(&mut self, service: Service) {
+        self.children.push((service, State::Due { at: Duration::ZERO }, FIRST_PAUSE));
+    }
+
+    /// No longer kept alive. Its process, if it runs, is the caller's to stop.
+    pub fn remove(&mut self, name: &str) -> Option<u32> {
+        let at = self.children.iter().position(|(service, ..)| service.name == name)?;
+        match self.children.remove(at).1 {
+            State::Running { pid, .. } => Some(pid),
+            State::Due { .. } => None,
+        }
+    }
+
     /// A process ended; if it was one of ours, its name and the pause before it starts again.
     pub fn ended(&mut self, pid: u32, now: Duration) -> Option<(&'static str, Duration)> {
         for child in &mut self.children {
@@ -118,6 +132,17 @@ mod tests {
         assert_eq!(pauses, [1, 2, 4, 8, 16, 30, 30]);
         all.started("a", 50, now);
         assert_eq!(all.ended(50, now + at(60)), Some(("a", at(1))));
+    }
+
+    #[test]
+    fn what_is_removed_is_never_started_again_and_what_is_added_is_due() {
+        let mut all = supervisor();
+        all.started("a", 5, at(0));
+        assert_eq!((all.remove("a"), all.remove("b"), all.remove("b")), (Some(5), None, None));
+        assert_eq!(all.ended(5, at(1)), None, "its end is nobody's");
+        assert!(all.due(at(99)).is_empty());
+        all.add(Service { name: "c", program: "/x", arguments: &[] });
+        assert_eq!(all.due(at(1)).iter().map(|s| s.name).collect::<Vec<_>>(), ["c"]);
     }
 
     #[test]

@@ -54,6 +54,8 @@ pub enum Event {
     /// The link has carrier (again).
     LinkUp,
     LinkDown,
+    /// The machine may be on another network now, although the carrier stayed.
+    Moved,
     /// The time that [`Client::deadline`] named has come.
     Timeout,
     Received(Message),
@@ -151,6 +153,10 @@ impl Client {
                 _ => self.discover(now, random),
             },
             (Event::LinkUp, _) => Vec::new(),
+            (Event::Moved, State::Bound | State::Renewing) => self.rebind(now, random),
+            // Asked before and not answered: the server of this address is not here.
+            (Event::Moved, State::Rebinding) => self.discover(now, random),
+            (Event::Moved, _) => Vec::new(),
             (Event::Timeout, _) if now < self.deadline => Vec::new(),
             (Event::Timeout, _) => self.timeout(now, random),
             (Event::Received(message), _) if !self.is_for_us(&message) => Vec::new(),
@@ -634,6 +640,20 @@ mod tests {
         client.on(Event::LinkDown, at(13), 1);
         let late = client.on(Event::LinkUp, at(700), 1);
         assert!(matches!(late.as_slice(), [Action::Remove(_), Action::Broadcast { .. }]), "{late:?}");
+    }
+
+    #[test]
+    fn a_machine_that_moved_has_its_address_confirmed_or_gets_another() {
+        let mut client = bound(6000);
+        let request = sent(&client.on(Event::Moved, at(10), 7)).clone();
+        assert_eq!((request.message_type(), request.ciaddr.octets()[3]), (Some(MessageType::Request), 9));
+        let same = client.on(answer(&request, MessageType::Ack, 9, 6000), at(10), 7);
+        assert!(matches!(same.as_slice(), [Action::Configure(_)]), "{same:?}");
+        client.on(Event::Moved, at(30), 8);
+        let silent = client.on(Event::Moved, at(50), 9);
+        assert!(matches!(silent.as_slice(), [Action::Remove(_), Action::Broadcast { .. }]), "{silent:?}");
+        assert_eq!(sent(&silent).message_type(), Some(MessageType::Discover));
+        assert!(client.on(Event::Moved, at(70), 9).is_empty(), "it is asking already");
     }
 
     #[test]

@@ -5,7 +5,9 @@
 use super::board::{Board, Six};
 use super::client::{Action, Client, Event, Lease};
 use super::frame;
+use super::moved::Renewals;
 use super::settings::{Nic, NicLease};
+use crate::platform::linux::handover::Handover;
 use crate::platform::linux::netlink::{Link, Netlink, Route};
 use crate::platform::linux::packet::PacketSocket;
 use crate::platform::linux::{clock, process};
@@ -39,6 +41,7 @@ impl Served {
         let mut carrier = None;
         let mut socket = None;
         let mut renewal = None;
+        let mut renewals = Renewals::default();
         self.put(false, None);
         loop {
             let now = clock::since_boot();
@@ -56,6 +59,9 @@ impl Served {
             }
             if now >= client.deadline() {
                 events.push(Event::Timeout);
+            }
+            if renewals.due(now, || Handover::ordered() == Some(Handover::Rescue)) {
+                events.push(Event::Moved);
             }
             let mut pause = client.deadline().saturating_sub(now).min(CARRIER_WATCH);
             if !has_carrier {

@@ -10,6 +10,7 @@ pub mod client;
 pub mod fixed;
 pub mod four;
 pub mod frame;
+mod moved;
 pub mod network_data;
 pub mod plan;
 pub mod settings;

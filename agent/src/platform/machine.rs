@@ -121,6 +121,21 @@ pub trait Machine: Send + Sync {
     /// Powers off or reboots at once. The caller has synced. Outside the ramdisk: an error, never the workstation.
     fn power_off(&self) -> Result<(), MachineError>;
     fn reboot(&self) -> Result<(), MachineError>;
+    /// Makes the user `rescue` with this password hash, and has process 1 hand the machine over once the agent has ended.
+    ///
+    /// # Errors
+    /// Account files that cannot be written. Outside the ramdisk always.
+    fn open_to_rescuer(&self, hash: &str) -> Result<(), MachineError> {
+        let _ = hash;
+        Err(MachineError::NotOurs { action: "make a rescue user on", what: "this machine".to_owned() })
+    }
+    /// Has process 1 cut the machine off from every network once the agent has ended.
+    ///
+    /// # Errors
+    /// As [`Machine::open_to_rescuer`].
+    fn lock_down(&self) -> Result<(), MachineError> {
+        Err(MachineError::NotOurs { action: "lock down", what: "this machine".to_owned() })
+    }
     /// Time servers that the network named (DHCP option 42).
     fn time_servers(&self) -> Vec<IpAddr> {
         Vec::new()

@@ -35,7 +35,7 @@ pub mod conductor {
     #[path = "../../../agent/src/conductor/clock.rs"]
     pub mod clock;
 }
-#[path = "../../../agent/src/config.rs"]
+#[path = "../../../agent/src/config/mod.rs"]
 pub mod config;
 #[path = "."]
 pub mod disk {

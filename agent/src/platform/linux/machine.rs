@@ -2,6 +2,7 @@
 //! anywhere else only the disks named with `--disk` may be opened, and the power stays as it is.
 
 use super::efivars::{self, EfiVars};
+use super::handover::{self, Handover};
 use super::{STATE_DIR, addresses, clock, in_ramdisk, ioctl, ipmi, lldp, logs, netlink::Netlink, process};
 use super::{ata::LinuxAta, holders, nvme::LinuxNvme, pstore};
 use crate::inventory::bmc::{self, Bmc};
@@ -285,6 +286,29 @@ impl Machine for LinuxMachine {
 
     fn reboot(&self) -> Result<(), MachineError> {
         self.end("reboot", RebootMode::RB_AUTOBOOT, "b")
+    }
+
+    fn open_to_rescuer(&self, hash: &str) -> Result<(), MachineError> {
+        if !self.ramdisk {
+            return Err(MachineError::NotOurs {
+                action: "make a rescue user on",
+                what: "this machine".to_owned(),
+            });
+        }
+        let failed = |what: &str| {
+            let what = what.to_owned();
+            move |source| MachineError::Io { action: "writing", what, source }
+        };
+        handover::add_user(Path::new("/"), hash).map_err(failed("the account of the user rescue"))?;
+        Handover::Rescue.order().map_err(failed("the order for process 1"))
+    }
+
+    fn lock_down(&self) -> Result<(), MachineError> {
+        if !self.ramdisk {
+            return Err(MachineError::NotOurs { action: "lock down", what: "this machine".to_owned() });
+        }
+        let what = "the order for process 1".to_owned();
+        Handover::Lockdown.order().map_err(|source| MachineError::Io { action: "writing", what, source })
     }
 
     fn time_servers(&self) -> Vec<IpAddr> {

@@ -6,6 +6,7 @@ pub mod block;
 pub mod child;
 pub mod clock;
 pub mod efivars;
+pub mod handover;
 pub mod holders;
 pub mod ioctl;
 pub mod ipmi;

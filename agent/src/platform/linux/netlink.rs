@@ -130,6 +130,14 @@ impl Netlink {
         self.request(NEW_LINK, 0, &link_header(index, 1, 1))
     }
 
+    /// Switches an interface off; its addresses and routes stop working.
+    ///
+    /// # Errors
+    /// As the kernel answers.
+    pub fn set_down(&mut self, index: u32) -> io::Result<()> {
+        self.request(NEW_LINK, 0, &link_header(index, 0, 1))
+    }
+
     /// # Errors
     /// As the kernel answers: the driver's limits.
     pub fn set_mtu(&mut self, index: u32, mtu: u32) -> io::Result<()> {

@@ -172,6 +172,21 @@ pub fn start(program: &Path, arguments: &[&str]) -> io::Result<u32> {
     Ok(child.id())
 }
 
+/// Kills a child and takes it off the kernel's list. One that is gone already is no error.
+///
+/// # Errors
+/// As kill(2) and waitpid(2).
+pub fn stop(pid: u32) -> io::Result<()> {
+    // 0 and below would mean whole groups of processes.
+    let Some(pid) = i32::try_from(pid).ok().filter(|pid| *pid > 1).map(Pid::from_raw) else { return Ok(()) };
+    let gone = |error: nix::errno::Errno| match error {
+        nix::errno::Errno::ESRCH | nix::errno::Errno::ECHILD => Ok(()),
+        error => Err(io::Error::from(error)),
+    };
+    nix::sys::signal::kill(pid, Signal::SIGKILL).or_else(gone)?;
+    waitpid(pid, None).map(drop).or_else(gone)
+}
+
 /// Most memory this process ever had resident, in bytes; none if the kernel does not say.
 pub fn peak_memory() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
