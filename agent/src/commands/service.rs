@@ -9,7 +9,7 @@ pub fn get_service_steps(context: &Context, params: &Params, _job: &Job) -> Resu
 }
 
 pub fn execute_service_step(context: &Context, params: &Params, job: &Job) -> Result<Value, Failure> {
-    steps::execute(Family::Service, context, params, |name, args| match name {
+    steps::execute(Family::Service, context, params, job, |name, args| match name {
         "write_image" => deploy::write_image(context, args, job),
         _ => Err(steps::unknown(name)),
     })

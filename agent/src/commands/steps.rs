@@ -53,7 +53,7 @@ pub fn published(family: Family) -> Value {
 /// Names that a step from outside must not have.
 pub fn own_names() -> Vec<String> {
     let mut names = vec!["prepare_instance_boot".to_owned()];
-    for family in [Family::Clean, Family::Deploy] {
+    for family in [Family::Clean, Family::Deploy, Family::Service] {
         let list = published(family);
         let steps = list.pointer(&format!("/{}_steps/{MANAGER}", family.word())).and_then(Value::as_array);
         let name = |step: &Value| step.get("step").and_then(Value::as_str).map(str::to_owned);
