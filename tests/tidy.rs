@@ -148,7 +148,7 @@ const WALLS: &[Wall] = &[
             "agent/src/outside",
             // They hold what starts the programs and hand it to the one function that may.
             "agent/src/commands/context.rs",
-            "agent/src/run.rs",
+            "agent/src/run/context.rs",
         ],
         why: "no program is started but for a step that an operator brought along",
     },

@@ -37,6 +37,7 @@ pub fn run(
             context.forget_written();
             failure::CLEANING
         }
+        "service" => failure::SERVICING,
         _ => failure::DEPLOYMENT,
     };
     let machine = context.machine.as_ref();

@@ -37,6 +37,7 @@ pub const DEVICE_NOT_FOUND: Class =
     class("DeviceNotFound", 404, "Error finding the disk or partition device to deploy the image onto");
 pub const DEPLOYMENT: Class = class("DeploymentError", 500, "Deploy step failed");
 pub const CLEANING: Class = class("CleaningError", 500, "Clean step failed");
+pub const SERVICING: Class = class("ServicingError", 500, "Service step failed");
 pub const SYSTEM_REBOOT: Class = class("SystemRebootError", 500, "Error rebooting system");
 
 impl Class {

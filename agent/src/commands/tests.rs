@@ -430,7 +430,7 @@ fn parameters_are_checked_by_name() {
 #[tokio::test]
 async fn a_step_from_outside_stands_in_the_list_and_runs() {
     let folder = tempfile::tempdir().unwrap();
-    let manifest = json!({"name": "tune", "kinds": ["deploy", "clean"], "priority": 30, "interface": "bios",
+    let manifest = json!({"name": "tune", "kinds": ["deploy", "clean", "service"], "priority": 30, "interface": "bios",
                           "args": {"profile": {"description": "which", "required": true}}});
     let script = r#"printf '{"result": '; cat; echo '}'"#;
     crate::outside::tests::put(folder.path(), "tune", &manifest, script);
@@ -445,7 +445,7 @@ async fn a_step_from_outside_stands_in_the_list_and_runs() {
     let run = async |name: &str, params: Value| {
         executor.run(name, params.as_object().cloned().unwrap(), true).await.unwrap()
     };
-    for kind in ["deploy", "clean"] {
+    for kind in ["deploy", "clean", "service"] {
         let asked = run(&format!("{kind}.get_{kind}_steps"), json!({"node": {}, "ports": []})).await;
         let list = &asked.command_result.unwrap()[format!("{kind}_steps")]["GenericHardwareManager"];
         let step = list.as_array().unwrap().iter().find(|step| step["step"] == "tune").unwrap();
@@ -474,7 +474,7 @@ async fn a_step_from_outside_stands_in_the_list_and_runs() {
 #[tokio::test]
 async fn a_step_from_outside_fails_with_the_class_of_its_kind() {
     let folder = tempfile::tempdir().unwrap();
-    let manifest = json!({"name": "tune", "kinds": ["clean", "deploy"]});
+    let manifest = json!({"name": "tune", "kinds": ["clean", "deploy", "service"]});
     crate::outside::tests::put(folder.path(), "tune", &manifest, "echo 'no such profile' >&2; exit 3");
     let machine = Arc::new(SmallMachine::with_disks(&[("/dev/sda", 8)]));
     let context = Context {
@@ -482,7 +482,9 @@ async fn a_step_from_outside_fails_with_the_class_of_its_kind() {
         ..context(machine, ScriptedWriter::new(Act::Succeed))
     };
     let executor = Arc::new(Executor::new(Arc::new(context), Vec::new(), None, Arc::new(Notify::new())));
-    for (kind, class) in [("clean", "CleaningError"), ("deploy", "DeploymentError")] {
+    for (kind, class) in
+        [("clean", "CleaningError"), ("deploy", "DeploymentError"), ("service", "ServicingError")]
+    {
         let params = json!({"step": {"interface": "deploy", "step": "tune"}, "node": {}, "ports": []});
         let params = params.as_object().cloned().unwrap();
         let result = executor.run(&format!("{kind}.execute_{kind}_step"), params, true).await.unwrap();

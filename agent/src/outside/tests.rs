@@ -201,6 +201,29 @@ fn a_step_sees_only_a_search_path_of_our_environment() {
 }
 
 #[test]
+fn what_a_step_mounts_is_its_own_and_goes_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().display();
+    let script = format!(
+        "mount -t tmpfs none {place} || exit 1
+         touch {place}/inside
+         echo '{{\"progress\": \"mounted\"}}'
+         printf '{{\"result\": \"%s\"}}\\n' \"$(ls {place})\""
+    );
+    let (result, reports) = run_script(&script, 60, json!({}));
+    // Nobody but root may mount; the step is then refused by the kernel, and still told in words.
+    if nix::unistd::geteuid().is_root() {
+        assert_eq!(result, Ok(json!("inside")));
+        assert_eq!(reports.last().unwrap().note, "mounted");
+    } else {
+        assert!(result.unwrap_err().contains("ended with code 1"));
+    }
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    assert!(!mounts.contains(&place.to_string()), "{mounts}");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
 fn bad_steps_are_left_out_with_words_and_good_ones_stay() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();

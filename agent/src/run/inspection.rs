@@ -58,7 +58,7 @@ pub(super) async fn stay(
     let listener = api::server::bind(config.listen_host, config.listen_port)
         .await
         .map_err(|error| format!("opening port {} for the command API: {error}", config.listen_port))?;
-    let context = context(&config, &nobody, identity, &state, machine, writer, tls, reply_grace);
+    let context = context::context(&config, &nobody, identity, &state, machine, writer, tls, reply_grace);
     let executor = Arc::new(Executor::new(Arc::new(context), Vec::new(), None, Arc::new(Notify::new())));
     let started_at =
         SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();

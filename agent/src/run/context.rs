@@ -1,0 +1,74 @@
+//! What all commands of a life work with: put together from the settings, the lookup and the ramdisk.
+
+use crate::commands::rooms::ImageWriter;
+use crate::commands::{Context, NodeView, Rules, failure, steps};
+use crate::config::Config;
+use crate::outside::{self, Shelf};
+use crate::platform::linux::child::LinuxPrograms;
+use crate::platform::machine::Machine;
+use crate::state::{Identity, StateDir};
+use ferric_common::wire::lookup::LookupResponse;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::Notify;
+
+#[allow(clippy::too_many_arguments)]
+pub(super) fn context(
+    config: &Config,
+    lookup: &LookupResponse,
+    identity: Identity,
+    state: &StateDir,
+    machine: Arc<dyn Machine>,
+    writer: Box<dyn ImageWriter>,
+    tls: Arc<rustls::ClientConfig>,
+    reply_grace: Duration,
+) -> Context {
+    let theirs = &lookup.config;
+    let rules = Rules {
+        md5: theirs.agent_md5_checksum_enable.unwrap_or(config.md5_enabled),
+        permitted_formats: theirs.permitted_image_formats.clone().map_or_else(
+            || config.permitted_image_formats.clone(),
+            |formats| formats.iter().map(|format| format.to_ascii_lowercase()).collect(),
+        ),
+        image_user: config.image_user.clone(),
+        image_password: config.image_password.clone(),
+        ignore_bootloader_failure: config.ignore_bootloader_failure,
+        wipe_special_filesystems: !config.guard_special_filesystems,
+        discard_erase: config.enable_discard_erase,
+        verify: config.verify,
+        disk_wait: config.disk_wait_delay.saturating_mul(config.disk_wait_attempts),
+        disk_pause: config.disk_wait_delay.max(Duration::from_millis(100)),
+    };
+    let shelf = Shelf::read(Path::new(outside::FOLDER), &steps::own_names());
+    shelf.tell();
+    let written = identity.written.clone();
+    let (state, identity) = (state.clone(), Mutex::new(identity));
+    Context {
+        machine,
+        writer,
+        shelf,
+        programs: Box::new(LinuxPrograms),
+        tls,
+        runtime: tokio::runtime::Handle::current(),
+        rules,
+        node: Mutex::new(NodeView {
+            uuid: lookup.node.uuid.clone(),
+            properties: lookup.node.properties.clone(),
+            instance_info: lookup.node.instance_info.clone(),
+            driver_internal_info: lookup.node.driver_internal_info.clone(),
+            ..NodeView::default()
+        }),
+        written: Mutex::new(written),
+        remember: Box::new(move |written| {
+            let mut identity = crate::commands::context::lock(&identity);
+            identity.written = written.cloned();
+            if let Err(error) = state.save_identity(&identity) {
+                tracing::warn!("{}", failure::chain(&error));
+            }
+        }),
+        reply_grace,
+        started: std::time::Instant::now(),
+        leave: Notify::new(),
+    }
+}
