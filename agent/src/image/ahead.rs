@@ -89,9 +89,11 @@ impl Ahead {
     pub fn gap(&self, range: &Range<u64>) {
         self.state().deal(range);
     }
-    /// From where on this range is zero already. For the thread that zeroes.
-    pub fn zero_from(&self, range: &Range<u64>) -> u64 {
-        self.state().floor.clamp(range.start, range.end)
+    /// The part of this range that is zero already. For the thread that zeroes.
+    pub fn made(&self, range: &Range<u64>) -> Range<u64> {
+        let state = self.state();
+        let start = state.floor.clamp(range.start, range.end);
+        start..state.end.clamp(start, range.end)
     }
 }
 
@@ -123,9 +125,12 @@ mod tests {
             ahead.end(true);
         }
         assert_eq!(begun, [80..100, 60..80]);
-        assert_eq!(ahead.zero_from(&(50 * MIB..70 * MIB)), 60 * MIB);
-        assert_eq!(ahead.zero_from(&(41 * MIB..50 * MIB)), 50 * MIB);
-        assert_eq!(ahead.zero_from(&(90 * MIB..95 * MIB)), 90 * MIB);
+        assert_eq!(ahead.made(&(50 * MIB..70 * MIB)), 60 * MIB..70 * MIB);
+        assert!(ahead.made(&(41 * MIB..50 * MIB)).is_empty());
+        assert_eq!(ahead.made(&(90 * MIB..95 * MIB)), 90 * MIB..95 * MIB);
+        // What lies behind its end is nobody's.
+        assert_eq!(ahead.made(&(90 * MIB..105 * MIB)), 90 * MIB..100 * MIB);
+        assert!(ahead.made(&(101 * MIB..105 * MIB)).is_empty());
     }
 
     #[test]
@@ -150,7 +155,7 @@ mod tests {
         ahead.begin(100 * MIB).unwrap();
         ahead.end(false);
         assert_eq!(ahead.begin(100 * MIB), None);
-        assert_eq!(ahead.zero_from(&(0..1000 * MIB)), 1000 * MIB);
+        assert!(ahead.made(&(0..1000 * MIB)).is_empty());
         assert_eq!(Ahead::nothing().begin(1), None);
     }
 
@@ -162,7 +167,7 @@ mod tests {
         std::thread::scope(|scope| {
             let waiter = scope.spawn(|| {
                 data(&ahead, 99 * MIB..100 * MIB);
-                ahead.zero_from(&(0..100 * MIB))
+                ahead.made(&(0..100 * MIB)).start
             });
             std::thread::yield_now();
             ahead.end(true);

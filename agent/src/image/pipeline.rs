@@ -328,9 +328,12 @@ fn zero(shared: &Shared<'_>) -> Result<(), ImageError> {
 }
 
 fn zero_gap((at, length): (u64, u64), shared: &Shared<'_>) -> Result<(), ImageError> {
-    let ready = shared.ahead.zero_from(&(at..at + length));
-    shared.target.sample_zeros(ready..at + length);
-    shared.spent.disk.with(|| shared.target.zero(at, ready - at, &shared.stop))
+    let made = shared.ahead.made(&(at..at + length));
+    shared.target.sample_zeros(made.clone());
+    for part in [at..made.start, made.end..at + length] {
+        shared.spent.disk.with(|| shared.target.zero(part.start, part.end - part.start, &shared.stop))?;
+    }
+    Ok(())
 }
 
 fn work(shared: &Shared<'_>) -> Result<(), ImageError> {

@@ -362,6 +362,22 @@ fn without_ranges_the_disk_is_zeroed_ahead_but_never_twice_and_never_over_data()
 }
 
 #[test]
+fn without_ranges_the_rest_behind_the_last_whole_mib_is_zeroed_too() {
+    for kib in [1600, 2100, 2500, 9_999, 20_000] {
+        let folder = tempfile::tempdir().unwrap();
+        let size = format!("{kib}k");
+        qemu_ok("qemu-img", &["create", "-q", "-f", "qcow2", "img", &size], folder.path());
+        qemu_ok("qemu-io", &["-f", "qcow2", "-c", "write -P 7 0 64k", "img"], folder.path());
+        let file = std::fs::read(folder.path().join("img")).unwrap();
+        let server = Server::new(&file, [], Answer::no_ranges());
+        let (result, disk) = write(&ask(&server.url(), ImageFormat::Qcow2, &file), MemDisk::new(24 << 20));
+        assert_eq!(words(&result), "complete", "{kib}");
+        let content = disk.content();
+        assert!(content[64 << 10..kib << 10].iter().all(|byte| *byte == 0), "{kib}");
+    }
+}
+
+#[test]
 fn tables_behind_their_data_cost_a_server_without_ranges_one_more_pass() {
     let folder = tempfile::tempdir().unwrap();
     let raw = disk_bytes(53, 8 << 20);
