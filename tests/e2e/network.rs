@@ -28,7 +28,7 @@ fn a_network_of_ipv6_alone_and_a_link_that_comes_late() -> Result<()> {
             "--dhcp-range=fd77::100,fd77::1ff,64,10m",
             "--dhcp-option=option6:dns-server,[fd77::1]",
             "--dhcp-option=option6:domain-search,lab.test",
-            "--address=/controller.test/fd77::1",
+            "--host-record=controller.test,fd77::1",
             // What it does not know of this name it would ask elsewhere, and refuse.
             "--local=/test/",
         ],
