@@ -39,31 +39,9 @@ impl Operator {
         command
     }
 
-    /// One request; status and body. A body that is no JSON is given as a string.
+    /// One request; see [`request`].
     pub fn request(&self, method: &str, path: &str, body: Option<&Value>) -> Result<(u16, Value)> {
-        let agent = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .timeout_global(Some(Duration::from_secs(60)))
-            .build()
-            .new_agent();
-        let mut request = ureq::http::Request::builder()
-            .method(method)
-            .uri(format!("{}{path}", self.url))
-            .header("X-OpenStack-Ironic-API-Version", VERSION)
-            .header("Accept", "application/json");
-        if body.is_some() {
-            request = request.header("Content-Type", "application/json");
-        }
-        let text = body.map(Value::to_string).unwrap_or_default();
-        let what = || format!("{method} {path}");
-        let mut answer = if body.is_some() || method == "PUT" || method == "POST" {
-            agent.run(request.body(text)?).with_context(what)?
-        } else {
-            agent.run(request.body(())?).with_context(what)?
-        };
-        let status = answer.status().as_u16();
-        let text = answer.body_mut().read_to_string().with_context(what)?;
-        Ok((status, serde_json::from_str(&text).unwrap_or(Value::String(text))))
+        request(&self.url, VERSION, method, path, body)
     }
 
     /// A request that must succeed.
@@ -126,4 +104,37 @@ pub fn create_arguments(
     .into_iter()
     .map(str::to_owned)
     .collect()
+}
+
+/// One request to Ironic's API, whoever serves it, in this version; status and body. A body that is no JSON is given as a string.
+pub fn request(
+    url: &str,
+    version: &str,
+    method: &str,
+    path: &str,
+    body: Option<&Value>,
+) -> Result<(u16, Value)> {
+    let agent = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_global(Some(Duration::from_secs(60)))
+        .build()
+        .new_agent();
+    let mut request = ureq::http::Request::builder()
+        .method(method)
+        .uri(format!("{url}{path}"))
+        .header("X-OpenStack-Ironic-API-Version", version)
+        .header("Accept", "application/json");
+    if body.is_some() {
+        request = request.header("Content-Type", "application/json");
+    }
+    let text = body.map(Value::to_string).unwrap_or_default();
+    let what = || format!("{method} {path}");
+    let mut answer = if body.is_some() || method == "PUT" || method == "POST" {
+        agent.run(request.body(text)?).with_context(what)?
+    } else {
+        agent.run(request.body(())?).with_context(what)?
+    };
+    let status = answer.status().as_u16();
+    let text = answer.body_mut().read_to_string().with_context(what)?;
+    Ok((status, serde_json::from_str(&text).unwrap_or(Value::String(text))))
 }

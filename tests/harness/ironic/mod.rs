@@ -9,6 +9,7 @@ pub mod lab;
 pub mod netboot;
 pub mod setup;
 
+use crate::operator;
 use crate::process::{Background, tail};
 use crate::wait;
 use anyhow::{Context, Result, bail};
@@ -71,27 +72,9 @@ impl Ironic {
         all.get(all.len().saturating_sub(lines)..).unwrap_or_default().join("\n")
     }
 
-    /// One request; status and body. A body that is no JSON is given as a string.
+    /// One request; see [`operator::request`].
     pub fn request(&self, method: &str, path: &str, body: Option<&Value>) -> Result<(u16, Value)> {
-        let agent = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .timeout_global(Some(Duration::from_secs(60)))
-            .build()
-            .new_agent();
-        let request = ureq::http::Request::builder()
-            .method(method)
-            .uri(format!("{}{path}", self.url))
-            .header("X-OpenStack-Ironic-API-Version", self.release.api)
-            .header("Accept", "application/json")
-            .header("Content-Type", "application/json");
-        let what = || format!("{method} {path}");
-        let mut answer = match body {
-            Some(body) => agent.run(request.body(body.to_string())?).with_context(what)?,
-            None => agent.run(request.body(())?).with_context(what)?,
-        };
-        let status = answer.status().as_u16();
-        let text = answer.body_mut().read_to_string().with_context(what)?;
-        Ok((status, serde_json::from_str(&text).unwrap_or(Value::String(text))))
+        operator::request(&self.url, self.release.api, method, path, body)
     }
 
     /// A request that must succeed. A node that its conductor holds is asked again.
