@@ -3,6 +3,8 @@
 //! A transfer is taken up again with `Range` and `If-Range`; a file that changed meanwhile is never glued. The digest of
 //! the whole covers every seam in any case.
 
+mod retry;
+
 use super::answer::{self, Answer};
 use super::head::{self, Head, Validator};
 use super::wire::{self, Broken, Connection};
@@ -12,7 +14,7 @@ use ferric_common::limits;
 use http::header::HeaderValue;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use url::Url;
 
 /// Progress that makes the count of tries start anew, in bytes.
@@ -461,53 +463,6 @@ impl HttpSource {
         }
         let known = if first { None } else { self.length };
         answer::judge(head, range, known, &self.name)
-    }
-
-    /// Decides after a failed try: another URL, a pause, or the end.
-    fn after(&mut self, failure: Failure, at: u64) -> Result<(), ImageError> {
-        self.idle = None;
-        if self.cancel.is_set() {
-            return Err(ImageError::Cancelled);
-        }
-        let ended = match failure {
-            Failure::Ended(more) => Some(at + more),
-            _ => None,
-        };
-        let cause = match failure {
-            Failure::Transient(cause) => cause,
-            Failure::Ended(more) => format!("the connection ended after {} bytes", at + more),
-            // Another server may have what this one refuses.
-            Failure::Fatal(error @ ImageError::Refused { .. }) if self.current + 1 < self.places.len() => {
-                error.to_string()
-            }
-            Failure::Fatal(error) => return Err(error),
-        };
-        self.tries += 1;
-        let others = self.places.len() as u32;
-        if self.tries >= self.timeouts.tries.saturating_mul(others.max(1)) {
-            return Err(match (ended, self.length) {
-                (Some(got), Some(expected)) => ImageError::Truncated {
-                    url: self.name.clone(),
-                    got: got.into(),
-                    expected: expected.into(),
-                },
-                _ => ImageError::Fetch { url: self.name.clone(), at, tries: self.tries, cause },
-            });
-        }
-        if others > 1 {
-            self.current = (self.current + 1) % self.places.len();
-            if let Some(place) = self.places.get(self.current) {
-                self.name = answer::display(&place.url);
-            }
-        }
-        let pause = if std::mem::take(&mut self.moved) {
-            Duration::ZERO
-        } else {
-            self.timeouts.pause.saturating_mul(1 << ((self.tries - 1) / others.max(1)).min(6))
-        };
-        tracing::warn!("{} at byte {at}: {cause}; try {} in {pause:?}", self.name, self.tries + 1);
-        self.cancel.pause(pause.min(Duration::from_secs(60)));
-        Ok(())
     }
 
     fn changed(&self, what: &str) -> ImageError {
