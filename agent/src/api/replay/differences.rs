@@ -1,0 +1,149 @@
+//! Where our agent answers otherwise than a recorded one, and why: the whole table.
+
+/// An exchange (`*`: any), a difference there, and why we want it.
+pub(super) type Row = (&'static str, &'static str, &'static str);
+
+const BURN_IN: &str = "it wears disks out for days with programs that would double the ramdisk; not published, so nobody can ask for it";
+const NOT_YET: &str = "not built yet";
+const ECHO: &str = "a step is echoed as interface, step and priority: its arguments may hold credentials, and all later lists would repeat them";
+const KEY: &str =
+    "the recorded error is a KeyError on a node without instance_info; ours says what is not supported";
+const HASH: &str =
+    "the declared digest is none (wrong length, unknown name): refused in words before anything is fetched";
+const STORED: &str = "a stored failure: the recorded agent cannot serialise what it stored and answers every later list with 500";
+
+pub(super) const DIFFERENCES: &[Row] = &[
+    ("*", "command_result.clean_steps.GenericHardwareManager.burnin_cpu: missing", BURN_IN),
+    ("*", "command_result.clean_steps.GenericHardwareManager.burnin_disk: missing", BURN_IN),
+    ("*", "command_result.clean_steps.GenericHardwareManager.burnin_gpu: missing", BURN_IN),
+    ("*", "command_result.clean_steps.GenericHardwareManager.burnin_memory: missing", BURN_IN),
+    ("*", "command_result.clean_steps.GenericHardwareManager.burnin_network: missing", BURN_IN),
+    ("*", "command_result.clean_steps.GenericHardwareManager.create_configuration: missing", NOT_YET),
+    ("*", "command_result.clean_steps.GenericHardwareManager.delete_configuration: missing", NOT_YET),
+    ("*", "command_result.deploy_steps.GenericHardwareManager.apply_configuration: missing", NOT_YET),
+    ("*", "command_result.deploy_steps.GenericHardwareManager.inject_files: missing", NOT_YET),
+    (
+        "*",
+        "command_result.deploy_steps.GenericHardwareManager.execute_bootc_install: missing",
+        "it needs podman in the ramdisk; what cannot be done is not published",
+    ),
+    ("*", "command_result.service_steps.GenericHardwareManager.apply_configuration: missing", NOT_YET),
+    ("*", "command_result.service_steps.GenericHardwareManager.burnin_cpu: missing", BURN_IN),
+    ("*", "command_result.service_steps.GenericHardwareManager.burnin_gpu: missing", BURN_IN),
+    ("*", "command_result.service_steps.GenericHardwareManager.burnin_memory: missing", BURN_IN),
+    ("*", "command_result.service_steps.GenericHardwareManager.burnin_network: missing", BURN_IN),
+    ("*", "command_result.service_steps.GenericHardwareManager.create_configuration: missing", NOT_YET),
+    ("*", "command_result.service_steps.GenericHardwareManager.delete_configuration: missing", NOT_YET),
+    ("*", "command_result.service_steps.GenericHardwareManager.inject_files: missing", NOT_YET),
+    (
+        "*",
+        "command_result.service_steps.GenericHardwareManager.execute_bootc_install: missing",
+        "it needs podman in the ramdisk; what cannot be done is not published",
+    ),
+    ("*", "command_result.clean_step.abortable: missing", ECHO),
+    (
+        "clean.execute_clean_step erase_devices",
+        "command_result.clean_result./dev/loop0: an object instead of null",
+        "each disk's result says what was done to it, how long it took and the proof",
+    ),
+    (
+        "clean.execute_clean_step erase_devices_metadata",
+        "command_result.clean_step.reboot_requested: missing",
+        ECHO,
+    ),
+    (
+        "clean.execute_clean_step erase_devices_metadata",
+        "command_result.clean_step.requires_ramdisk: missing",
+        ECHO,
+    ),
+    ("deploy.execute_deploy_step write_image", "command_result.deploy_step.args: missing", ECHO),
+    (
+        "deploy.execute_deploy_step write_image",
+        "command_error.details: other words",
+        "the words say what failed, where, and what to do; class, code and message are the same",
+    ),
+    (
+        "standby.get_partition_uuids",
+        "command_result.root uuid: more",
+        "the recorded agent tells it after a raw image alone, as it would after any",
+    ),
+    (
+        "get_clean_steps",
+        "status: 200 instead of 404",
+        "the recorded 404 is a KeyError on a node without instance_info, reported as a missing extension",
+    ),
+    (
+        "poll, not standalone",
+        "status: 404 instead of 200",
+        "no conductor asks for the namespace poll; a missing extension is what it is told",
+    ),
+    ("poll set, not standalone", "status: 404 instead of 400", "as above"),
+    (
+        "clean version mismatch",
+        "command_error.details: other words",
+        "versions are quoted as JSON, not as Python",
+    ),
+    (
+        "clean step without a name",
+        "command_error.details: other words",
+        "the step is quoted as JSON, not as Python, and without its arguments",
+    ),
+    ("not JSON", "faultstring: other words", "the parser's own words after the same beginning"),
+    (
+        "install_bootloader, no such root",
+        "command_error.type: \"InvalidImage\" instead of \"CommandExecutionError\"",
+        KEY,
+    ),
+    ("install_bootloader, no such root", "command_error.message: other words", KEY),
+    ("install_bootloader, no such root", "command_error.details: other words", KEY),
+    ("prepare_image, image is not there (404)", "command_error.code: 400 instead of 500", HASH),
+    ("prepare_image, image is not there (404)", "command_error.details: other words", HASH),
+    (
+        "prepare_image, image is not there (404)",
+        "command_error.message: \"Invalid command parameters\" instead of \"Command execution failed\"",
+        HASH,
+    ),
+    (
+        "prepare_image, image is not there (404)",
+        "command_error.type: \"InvalidCommandParamsError\" instead of \"CommandExecutionError\"",
+        HASH,
+    ),
+    ("prepare_image, unknown hash", "command_error.code: 400 instead of 500", HASH),
+    ("prepare_image, unknown hash", "command_error.details: other words", HASH),
+    (
+        "prepare_image, unknown hash",
+        "command_error.message: \"Invalid command parameters\" instead of \"Command execution failed\"",
+        HASH,
+    ),
+    (
+        "prepare_image, unknown hash",
+        "command_error.type: \"InvalidCommandParamsError\" instead of \"CommandExecutionError\"",
+        HASH,
+    ),
+    ("a long async command starts", "command_error.code: 400 instead of 500", HASH),
+    ("a long async command starts", "command_error.details: other words", HASH),
+    (
+        "a long async command starts",
+        "command_error.message: \"Invalid command parameters\" instead of \"Command execution failed\"",
+        HASH,
+    ),
+    (
+        "a long async command starts",
+        "command_error.type: \"InvalidCommandParamsError\" instead of \"CommandExecutionError\"",
+        HASH,
+    ),
+    (
+        "a long async command starts",
+        "command_status: \"RUNNING\" instead of \"FAILED\"",
+        "an asynchronous command has not failed yet when it is answered; the recorded agent was that quick",
+    ),
+    ("a long async command starts", "command_error: null instead of an object", "as above"),
+    (
+        "unexpected parameter (real IPA: 500, and its list answers 500 from now on)",
+        "status: 200 instead of 500",
+        STORED,
+    ),
+    ("missing parameters", "status: 200 instead of 500", STORED),
+    ("list at the end", "status: 200 instead of 500", STORED),
+    ("list near the end", "also \"get_clean_steps\"", "it succeeded here, see get_clean_steps"),
+];
