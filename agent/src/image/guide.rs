@@ -166,7 +166,8 @@ impl Guide {
         let Guide { header, length, router, way } = self;
         match way {
             Way::Mapped { proofs, first_gaps, pieces_until, gaps_until } => {
-                for (at, length) in std::mem::take(first_gaps) {
+                // From the disk's end, where most of it is empty and no data is written meanwhile.
+                for (at, length) in std::mem::take(first_gaps).into_iter().rev() {
                     sink(Found::Zeros(at, length));
                 }
                 proofs.pass(chunk, source.name())?;
