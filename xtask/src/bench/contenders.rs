@@ -79,8 +79,8 @@ pub fn name(who: Who, picture: Picture) -> String {
 
 /// How long it may take before it is called hung.
 pub fn patience(who: Who) -> Duration {
-    // qemu-img's http driver is known to sleep for ever; runs that end take a tenth of this.
-    Duration::from_secs(if who == Who::Qemu { 90 } else { 300 })
+    // qemu-img's http driver is known to sleep for ever; runs that end take a fifth of this at most.
+    Duration::from_secs(if who == Who::Qemu { 30 } else { 300 })
 }
 
 /// The programs, each to be piped into the next.
