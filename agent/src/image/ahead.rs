@@ -1,9 +1,9 @@
 //! Zeroing ahead of the stream, where the server has no ranges.
 //!
 //! There the tables come with the data, so most gaps of a disk image are known only near the file's end, and zeroing them
-//! then would be waited for. While the disk has nothing else to do it is zeroed from its end downwards instead, piece by
-//! piece, as far as nothing was dealt out there yet. What turns out to be data is written over it later; where much does,
-//! as in an image whose clusters lie in random order, it stops.
+//! then would be waited for. So the disk is zeroed from its end downwards, piece by piece, as far as nothing was dealt out
+//! there yet; and no sooner than it must be to have all zeroed when the stream ends, as what turns out to be data was
+//! zeroed in vain. Where much does, as in an image whose clusters lie in random order, it stops.
 
 use super::queue::Stop;
 use std::ops::Range;
@@ -22,6 +22,19 @@ struct State {
     end: u64,
     in_vain: u64,
     given_up: bool,
+}
+
+/// So many times faster than it must be is what is aimed at: the stream and its data hinder it, and it them.
+const MARGIN: u32 = 2;
+
+/// What to do ahead of the stream.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Next {
+    /// To be zeroed now, and followed by [`Ahead::end`].
+    Zero(Range<u64>),
+    /// The stream will last much longer than zeroing all that is left.
+    Later,
+    Never,
 }
 
 /// Which part of a disk is zeroed ahead. One thread zeroes, one deals out.
@@ -45,16 +58,25 @@ impl Ahead {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next `step` bytes to zero, if nothing was dealt out there. To be followed by [`Ahead::end`].
-    pub fn begin(&self, step: u64) -> Option<Range<u64>> {
+    /// The next `step` bytes to zero, if nothing was dealt out there. `left` is the time until the stream ends, `needed`
+    /// that of zeroing so many bytes; what is not known is `None`.
+    pub fn begin(&self, step: u64, left: Option<Duration>, needed: impl Fn(u64) -> Option<Duration>) -> Next {
         let mut state = self.state();
-        let start = state.floor.checked_sub(step).filter(|start| *start >= state.dealt)?;
+        let Some(start) = state.floor.checked_sub(step).filter(|start| *start >= state.dealt) else {
+            return Next::Never;
+        };
         let borne = IN_VAIN.max((state.end - state.floor) / 4);
         if state.given_up || state.in_vain > borne {
-            return None;
+            return Next::Never;
         }
-        state.at_work = Some(start..state.floor);
-        state.at_work.clone()
+        if let Some(needed) = needed(state.floor - state.dealt)
+            && left.is_none_or(|left| needed * MARGIN < left)
+        {
+            return Next::Later;
+        }
+        let range = start..state.floor;
+        state.at_work = Some(range.clone());
+        Next::Zero(range)
     }
     /// What was begun is zero now, or could not be zeroed: then nothing is tried any more.
     pub fn end(&self, done: bool) {
@@ -113,6 +135,14 @@ mod tests {
     fn data(ahead: &Ahead, range: Range<u64>) {
         ahead.data(std::iter::once(range), &Stop::default());
     }
+    /// What is begun when there is no time to lose.
+    fn begin(ahead: &Ahead, step: u64) -> Option<Range<u64>> {
+        match ahead.begin(step, Some(Duration::ZERO), |_| Some(Duration::from_secs(1))) {
+            Next::Zero(range) => Some(range),
+            Next::Never => None,
+            Next::Later => panic!("not later"),
+        }
+    }
 
     #[test]
     fn it_goes_down_from_the_end_to_what_was_dealt_out() {
@@ -120,7 +150,7 @@ mod tests {
         data(&ahead, 5 * MIB..30 * MIB);
         ahead.gap(&(30 * MIB..41 * MIB));
         let mut begun = Vec::new();
-        while let Some(range) = ahead.begin(20 * MIB) {
+        while let Some(range) = begin(&ahead, 20 * MIB) {
             begun.push(range.start / MIB..range.end / MIB);
             ahead.end(true);
         }
@@ -136,33 +166,51 @@ mod tests {
     #[test]
     fn what_is_zero_already_may_be_dealt_out_and_the_rest_goes_on() {
         let ahead = Ahead::over(0..100 * MIB);
-        assert_eq!(ahead.begin(10 * MIB), Some(90 * MIB..100 * MIB));
+        assert_eq!(begin(&ahead, 10 * MIB), Some(90 * MIB..100 * MIB));
         ahead.end(true);
         data(&ahead, 95 * MIB..96 * MIB);
         ahead.gap(&(96 * MIB..99 * MIB));
-        assert_eq!(ahead.begin(10 * MIB), Some(80 * MIB..90 * MIB));
+        assert_eq!(begin(&ahead, 10 * MIB), Some(80 * MIB..90 * MIB));
     }
 
     #[test]
     fn it_ends_where_much_was_in_vain_or_the_disk_cannot() {
         let ahead = Ahead::over(0..1000 * MIB);
-        ahead.begin(100 * MIB).unwrap();
+        begin(&ahead, 100 * MIB).unwrap();
         ahead.end(true);
         data(&ahead, 900 * MIB..965 * MIB);
-        assert_eq!(ahead.begin(100 * MIB), None);
+        assert_eq!(begin(&ahead, 100 * MIB), None);
 
         let ahead = Ahead::over(0..1000 * MIB);
-        ahead.begin(100 * MIB).unwrap();
+        begin(&ahead, 100 * MIB).unwrap();
         ahead.end(false);
-        assert_eq!(ahead.begin(100 * MIB), None);
+        assert_eq!(begin(&ahead, 100 * MIB), None);
         assert!(ahead.made(&(0..1000 * MIB)).is_empty());
-        assert_eq!(Ahead::nothing().begin(1), None);
+        assert_eq!(begin(&Ahead::nothing(), 1), None);
+    }
+
+    #[test]
+    fn it_begins_when_the_stream_leaves_no_more_than_twice_the_time_it_needs() {
+        let ahead = Ahead::over(0..100 * MIB);
+        let speed = |bytes: u64| Some(Duration::from_millis(bytes / MIB));
+        let next = |left| ahead.begin(10 * MIB, Some(Duration::from_millis(left)), speed);
+        assert_eq!(next(201), Next::Later);
+        assert_eq!(next(200), Next::Zero(90 * MIB..100 * MIB));
+        ahead.end(true);
+        // 90 are left, of which 20 are known.
+        data(&ahead, 10 * MIB..20 * MIB);
+        assert_eq!(next(141), Next::Later);
+        assert_eq!(next(140), Next::Zero(80 * MIB..90 * MIB));
+        ahead.end(true);
+        // Nobody knows how long the stream lasts before its first bytes; how fast the disk is, only a first piece shows.
+        assert_eq!(ahead.begin(10 * MIB, None, speed), Next::Later);
+        assert_eq!(ahead.begin(10 * MIB, None, |_| None), Next::Zero(70 * MIB..80 * MIB));
     }
 
     #[test]
     fn data_waits_for_the_piece_that_is_being_zeroed_and_for_no_other() {
         let ahead = Ahead::over(0..100 * MIB);
-        ahead.begin(10 * MIB).unwrap();
+        begin(&ahead, 10 * MIB).unwrap();
         data(&ahead, 10 * MIB..90 * MIB);
         std::thread::scope(|scope| {
             let waiter = scope.spawn(|| {

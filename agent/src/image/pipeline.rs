@@ -3,13 +3,13 @@
 //! The reader is the caller's thread. Every queue is bounded and every consumer can finish without taking another
 //! buffer from the pool it consumes from, so nothing can lock up; the pools alone make the reader wait.
 
-use super::ahead::Ahead;
+use super::ahead::{Ahead, Next};
 use super::buffers::{CHUNK, Chunk, Pool};
 use super::decode::{self, Decoder};
 use super::guide::Guide;
 use super::hash::Hasher;
 use super::plan::{Content, Plan};
-use super::queue::{Queue, Stop};
+use super::queue::{Popped, Queue, Stop};
 use super::raw::Splitter;
 use super::report::{Load, Spent, spent};
 use super::route::{Batch, Bytes, Found, Op};
@@ -19,7 +19,7 @@ use ferric_common::ids::{Digest, DigestAlgorithm};
 use ferric_common::units::{ByteCount, MIB};
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Buffers of the stream, 1 MiB each; as many again for what is unpacked.
@@ -31,6 +31,8 @@ pub const OUTPUT: usize = 8 << 20;
 const DECODERS: usize = 8;
 /// Most bytes that are zeroed ahead by one call; data for the place waits that long.
 const AHEAD: u64 = 8 << 20;
+/// How long nothing is zeroed ahead before it is looked at again whether it is time.
+const MOMENT: Duration = Duration::from_millis(2);
 
 /// What the body of a write came to.
 pub struct Body {
@@ -51,7 +53,24 @@ struct Shared<'a> {
     decoders: Queue<Decoder>,
     target: &'a Target,
     ahead: Ahead,
+    stream: Stream,
     spent: Spent,
+}
+
+/// How far the stream of the file is.
+struct Stream {
+    started: Instant,
+    length: u64,
+    received: AtomicU64,
+}
+
+impl Stream {
+    /// How long it will last, if it goes on as it went; `None` before its first bytes.
+    fn left(&self) -> Option<Duration> {
+        let received = self.received.load(Ordering::Relaxed);
+        let part = self.length.saturating_sub(received) as f64 / received as f64;
+        Duration::try_from_secs_f64(self.started.elapsed().as_secs_f64() * part).ok()
+    }
 }
 
 impl Shared<'_> {
@@ -105,6 +124,7 @@ pub fn run(
 ) -> Result<Body, ImageError> {
     let large = matches!(&plan.content, Content::Qcow2(guide) if guide.cluster() >= CHUNK);
     let decoders = decoders(&plan.content);
+    let started = Instant::now();
     let shared = Shared {
         stop: Stop::default(),
         hashing: Queue::new(CHUNKS * 2),
@@ -115,11 +135,11 @@ pub fn run(
         decoders: Queue::new(decoders.len()),
         target,
         ahead: ahead(&plan.content, target),
+        stream: Stream { started, length: plan.length, received: AtomicU64::new(0) },
         spent: Spent::default(),
     };
     let cores = decoders.len().min(std::thread::available_parallelism().map_or(2, usize::from)).max(1);
     decoders.into_iter().for_each(|decoder| shared.decoders.push(decoder, &shared.stop));
-    let started = Instant::now();
     let shared_ref = &shared;
     let packing = match &plan.content {
         Content::Packed(packing) => Some(*packing),
@@ -219,6 +239,7 @@ fn read_stream(
         }
         let chunk = pool.chunk(buffer, at, count);
         at += count as u64;
+        shared.stream.received.store(at, Ordering::Relaxed);
         shared.hashing.push(chunk.clone(), &shared.stop);
         dealer.deal(&chunk, source, shared)?;
         progress.received(at);
@@ -315,13 +336,25 @@ fn zero(shared: &Shared<'_>) -> Result<(), ImageError> {
     while !shared.stop.is_set() {
         if let Some(gap) = shared.zeros.try_pop() {
             zero_gap(gap, shared)?;
-        } else if let Some(range) = shared.ahead.begin(AHEAD.min(shared.target.stride.bytes())) {
-            let done = shared.spent.disk.with(|| shared.target.zero_ahead(range));
-            shared.ahead.end(matches!(done, Ok(true)));
-            done?;
-        } else {
-            let Some(gap) = shared.zeros.pop(&shared.stop) else { break };
-            zero_gap(gap, shared)?;
+            continue;
+        }
+        let stride = &shared.target.stride;
+        let needed = |bytes| stride.time_for(bytes);
+        match shared.ahead.begin(AHEAD.min(stride.bytes()), shared.stream.left(), needed) {
+            Next::Zero(range) => {
+                let done = shared.spent.disk.with(|| shared.target.zero_ahead(range));
+                shared.ahead.end(matches!(done, Ok(true)));
+                done?;
+            }
+            Next::Later => match shared.zeros.pop_soon(MOMENT) {
+                Popped::Item(gap) => zero_gap(gap, shared)?,
+                Popped::NotYet => {}
+                Popped::Ended => break,
+            },
+            Next::Never => {
+                let Some(gap) = shared.zeros.pop(&shared.stop) else { break };
+                zero_gap(gap, shared)?;
+            }
         }
     }
     Ok(())

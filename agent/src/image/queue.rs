@@ -34,6 +34,15 @@ struct State<T> {
     closed: bool,
 }
 
+/// What came of waiting a moment.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Popped<T> {
+    Item(T),
+    NotYet,
+    /// It is closed and empty.
+    Ended,
+}
+
 /// A bounded queue with several readers.
 pub struct Queue<T> {
     state: Mutex<State<T>>,
@@ -84,6 +93,22 @@ impl<T> Queue<T> {
             state = wait(&self.filled, state);
         }
     }
+    /// Waits for an item, a moment only.
+    pub fn pop_soon(&self, moment: Duration) -> Popped<T> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.items.is_empty() && !state.closed {
+            state = self.filled.wait_timeout(state, moment).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        match state.items.pop_front() {
+            Some(item) => {
+                drop(state);
+                self.taken.notify_one();
+                Popped::Item(item)
+            }
+            None if state.closed => Popped::Ended,
+            None => Popped::NotYet,
+        }
+    }
     /// An item that is there already.
     pub fn try_pop(&self) -> Option<T> {
         let item = self.state.lock().unwrap_or_else(PoisonError::into_inner).items.pop_front();
@@ -102,4 +127,19 @@ impl<T> Queue<T> {
 fn wait<'a, T>(changed: &Condvar, state: MutexGuard<'a, State<T>>) -> MutexGuard<'a, State<T>> {
     // Bounded, since a stop is not signalled through these conditions.
     changed.wait_timeout(state, Duration::from_millis(50)).unwrap_or_else(PoisonError::into_inner).0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moments_wait_tells_nothing_yet_from_never() {
+        let (queue, stop, moment) = (Queue::new(2), Stop::default(), Duration::from_millis(1));
+        assert_eq!(queue.pop_soon(moment), Popped::NotYet);
+        queue.push(7, &stop);
+        queue.close();
+        assert_eq!(queue.pop_soon(moment), Popped::Item(7));
+        assert_eq!(queue.pop_soon(moment), Popped::Ended);
+    }
 }

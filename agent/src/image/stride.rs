@@ -14,26 +14,39 @@ const SOON: Duration = Duration::from_micros(500);
 /// One that takes so long is to be half as long.
 const LATE: Duration = Duration::from_millis(8);
 
-pub struct Stride(AtomicU64);
+pub struct Stride {
+    bytes: AtomicU64,
+    /// Nanoseconds that a MiB took of late; 0 before the first call.
+    mib: AtomicU64,
+}
 
 impl Default for Stride {
     fn default() -> Stride {
-        Stride(AtomicU64::new(FIRST))
+        Stride { bytes: AtomicU64::new(FIRST), mib: AtomicU64::new(0) }
     }
 }
 
 impl Stride {
     /// Bytes of the next call at most; a power of two.
     pub fn bytes(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.bytes.load(Ordering::Relaxed)
+    }
+    /// How long so many bytes will take, as far as the last calls tell; `None` before the first.
+    pub fn time_for(&self, bytes: u64) -> Option<Duration> {
+        let mib = self.mib.load(Ordering::Relaxed);
+        (mib > 0).then(|| Duration::from_nanos(mib.saturating_mul(bytes >> 20)))
     }
     /// A call of `length` bytes took so long.
     pub fn took(&self, length: u64, time: Duration) {
+        let of_mib = (time.as_nanos() as u64).saturating_mul(SHORTEST) / length.max(1);
+        let known = self.mib.load(Ordering::Relaxed);
+        let mean = if known == 0 { of_mib } else { known - known / 4 + of_mib / 4 };
+        self.mib.store(mean.max(1), Ordering::Relaxed);
         let now = self.bytes();
         if time > LATE {
-            self.0.store((now / 2).max(SHORTEST), Ordering::Relaxed);
+            self.bytes.store((now / 2).max(SHORTEST), Ordering::Relaxed);
         } else if time < SOON && length == now {
-            self.0.store((now * 2).min(LONGEST), Ordering::Relaxed);
+            self.bytes.store((now * 2).min(LONGEST), Ordering::Relaxed);
         }
     }
 }
@@ -55,5 +68,16 @@ mod tests {
         assert_eq!(stride.bytes(), LONGEST);
         (0..20).for_each(|_| stride.took(1, long));
         assert_eq!(stride.bytes(), SHORTEST);
+    }
+
+    #[test]
+    fn what_is_to_come_takes_as_long_as_the_last_calls() {
+        let stride = Stride::default();
+        assert_eq!(stride.time_for(FIRST), None);
+        stride.took(FIRST, Duration::from_millis(8));
+        assert_eq!(stride.time_for(100 << 20), Some(Duration::from_millis(100)));
+        (0..30).for_each(|_| stride.took(FIRST, Duration::from_millis(16)));
+        let time = stride.time_for(100 << 20).unwrap();
+        assert!(time > Duration::from_millis(190) && time <= Duration::from_millis(200), "{time:?}");
     }
 }
