@@ -1,6 +1,6 @@
 //! Decompression of 64 KiB clusters and of whole streams, on blocks of a real image. Rates count what comes out.
 
-use crate::meter::{MIB, part, plain};
+use crate::meter::{MIB, Whose, part, plain};
 use anyhow::{Context, Result, bail, ensure};
 use std::fs::File;
 use std::hint::black_box;
@@ -39,8 +39,9 @@ pub fn clusters(raw: &Path) -> Result<()> {
 
 /// A whole stream that gives `length` bytes.
 pub fn stream(kind: &str, path: &Path, length: usize) -> Result<()> {
-    let runs =
-        |name: &str, runs, work: &mut dyn FnMut() -> Result<()>| part(name, length, runs, || Ok(()), work);
+    let runs = |name: &str, runs, work: &mut dyn FnMut() -> Result<()>| {
+        part(name, length, runs, Whose::Ours, || Ok(()), work)
+    };
     match kind {
         "gzip" => runs("gzip stream", RUNS, &mut || {
             drain(flate2::bufread::MultiGzDecoder::new(open(path)?), length)

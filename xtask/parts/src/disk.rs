@@ -1,6 +1,6 @@
 //! Direct writes and zeroing of a block device. Its content is lost.
 
-use crate::meter::{Aligned, MIB, RUNS, part, plain};
+use crate::meter::{Aligned, MIB, RUNS, Whose, part};
 use anyhow::{Context, Result};
 use nix::fcntl::{FallocateFlags, OFlag, fallocate};
 use std::fs::{File, OpenOptions};
@@ -34,26 +34,30 @@ pub fn measure(device: &Path) -> Result<()> {
     for (name, size) in [("64 KiB", 64 * KIB), ("1 MiB", MIB), ("4 MiB", 4 * MIB)] {
         for depth in [1, SEVERAL] {
             let data = Aligned::filled(size, 0xa5);
-            plain(&format!("write {name}, {depth} at once"), TOTAL, || {
-                write(&file, &data, depth, Order::Forward)
-            })?;
+            let name = format!("write {name}, {depth} at once");
+            disk(&name, || Ok(()), || write(&file, &data, depth, Order::Forward))?;
         }
     }
     let data = Aligned::filled(64 * KIB, 0xa5);
     for depth in [1, MANY] {
         let name = format!("write 64 KiB scattered, {depth} at once");
-        plain(&name, TOTAL, || write(&file, &data, depth, Order::Scattered))?;
+        disk(&name, || Ok(()), || write(&file, &data, depth, Order::Scattered))?;
     }
     let zeros = Aligned::filled(MIB, 0);
     let old = Aligned::filled(4 * MIB, 0xa5);
     let refill = || write(&file, &old, 1, Order::Forward);
-    part("zeros written, 1 MiB", TOTAL, RUNS, refill, || write(&file, &zeros, 1, Order::Forward))?;
+    disk("zeros written, 1 MiB", refill, || write(&file, &zeros, 1, Order::Forward))?;
     let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
     let punch = || fallocate(&file, flags, 0, TOTAL as i64).context("the disk does not zero by itself");
-    if let Err(error) = part("zeroed by the disk", TOTAL, RUNS, refill, punch) {
+    if let Err(error) = disk("zeroed by the disk", refill, punch) {
         eprintln!("ferric-parts: {error:#}");
     }
     Ok(())
+}
+
+/// A part that works on all of it.
+fn disk(name: &str, before: impl FnMut() -> Result<()>, work: impl FnMut() -> Result<()>) -> Result<()> {
+    part(name, TOTAL, RUNS, Whose::Everybodys, before, work)
 }
 
 /// Writes `data` again and again until `TOTAL` bytes are on the disk and flushed.

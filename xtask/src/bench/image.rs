@@ -252,20 +252,24 @@ fn floors(rows: &[Row], rates: &Rates) -> Result<String> {
     let resources = ["network", "hash", "decompression", "disk", "processor"];
     let head = ["image"].into_iter().chain(resources).chain(["highest floor", "ours", "ours ÷ floor"]);
     let mut lines = vec![head.map(str::to_owned).collect::<Vec<_>>()];
-    for row in rows.iter().filter(|row| row.who == Who::Ours) {
-        let floors = roofline::floors(&row.case, &row.image, rates, cores);
+    for row in rows.iter().filter(|row| matches!(row.who, Who::Ours | Who::OursSha512)) {
+        let (name, hash) = match row.who {
+            Who::OursSha512 => (format!("{}, sha512", row.case.name), "sha512"),
+            _ => (row.case.name.to_owned(), "sha256"),
+        };
+        let floors = roofline::floors(&row.case, &row.image, hash, rates, cores);
         let seconds = |name: &str| floors.0.get(name).map_or_else(|| "–".to_owned(), |s| format!("{s:.2} s"));
         let (limit, floor) = floors.highest();
         let ours = row.median(|run| run.wall);
         let shown = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |value| format!("{value:.2}"));
-        let mut line = vec![row.case.name.to_owned()];
+        let mut line = vec![name];
         line.extend(resources.map(seconds));
         line.extend([format!("{limit}, {floor:.2} s"), shown(ours), shown(ours.map(|ours| ours / floor))]);
         lines.push(line);
     }
     Ok(format!(
         "At best, by the parts below: seconds that each resource is needed if nothing else took time (processor: all \
-         steps and the server, on {cores} cores).\n\n{}",
+         steps, the disk's included, and the server, on {cores} cores).\n\n{}",
         markdown(&lines, &[0, 6])
     ))
 }

@@ -63,11 +63,11 @@ struct Step {
     cpu: f64,
 }
 
-/// Each resource's floor for the image, on so many cores.
-pub fn floors(case: &Case, image: &Made, rates: &Rates, cores: usize) -> Floors {
+/// Each resource's floor for the image with this hash (`sha256`, `sha512`), on so many cores.
+pub fn floors(case: &Case, image: &Made, hash: &str, rates: &Rates, cores: usize) -> Floors {
     let mut floors = BTreeMap::new();
     let mut cpu = 0.0;
-    for step in steps(case, image, rates) {
+    for step in steps(case, image, hash, rates) {
         *floors.entry(step.resource).or_insert(0.0) += step.mib / step.rate.max(1e-9);
         cpu += step.mib / 1024.0 * step.cpu;
     }
@@ -76,7 +76,7 @@ pub fn floors(case: &Case, image: &Made, rates: &Rates, cores: usize) -> Floors 
     Floors(floors)
 }
 
-fn steps(case: &Case, image: &Made, rates: &Rates) -> Vec<Step> {
+fn steps(case: &Case, image: &Made, hash: &str, rates: &Rates) -> Vec<Step> {
     let file = image.bytes as f64 / MIB as f64;
     let data = image.data_bytes as f64 / MIB as f64;
     let all = image.virtual_bytes as f64 / MIB as f64;
@@ -95,7 +95,7 @@ fn steps(case: &Case, image: &Made, rates: &Rates) -> Vec<Step> {
             Line::Gigabit => received.map(|(_, cpu)| (gigabit_payload() / MIB as f64, cpu)),
         },
     );
-    step("hash", file, rates.find("sha256"));
+    step("hash", file, rates.find(hash));
     match image.picture {
         Picture::Zlib | Picture::Empty100gZlib | Picture::Shuffled => {
             step("decompression", data, rates.find("inflate 64 KiB, all cores"));
@@ -153,7 +153,7 @@ mod tests {
             sha256: String::new(),
             sha512: String::new(),
         };
-        floors(case, &image, &rates(), 2)
+        floors(case, &image, "sha256", &rates(), 2)
     }
 
     fn near(floors: &Floors, name: &str, seconds: f64) {
