@@ -284,8 +284,7 @@ impl Connection {
             self.ahead_at += count;
             return Ok(count);
         }
-        // Waiting for more than will come would wait for ever.
-        self.wake_at(WAKE.min(left).min(room as u64));
+        self.wake_at(gathered(left, room as u64));
         patiently(&mut self.stream, self.silence, &self.cancel, place)
     }
 
@@ -355,6 +354,14 @@ impl Connection {
     }
 }
 
+/// Bytes the kernel may gather before a read of `room` bytes, of a body of which `left` are to come.
+///
+/// One at the end of a body: a server's last packet, if it is a small one, waits until those before it are acknowledged, and the
+/// kernel does that only when they are read, or a quarter of a second later.
+fn gathered(left: u64, room: u64) -> u64 {
+    if left < 2 * WAKE { 1 } else { WAKE.min(room) }
+}
+
 fn is_tick(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted)
 }
@@ -391,4 +398,22 @@ fn connect(url: &Url, timeouts: &Timeouts) -> Result<TcpStream, Broken> {
         }
     }
     Err(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{WAKE, gathered};
+
+    #[test]
+    fn the_end_of_a_body_is_never_waited_for_whole() {
+        for (left, room, bytes) in [
+            (u64::MAX, 4 * WAKE, WAKE),
+            (u64::MAX, 9, 9),
+            (2 * WAKE, 4 * WAKE, WAKE),
+            (2 * WAKE - 1, 4 * WAKE, 1),
+            (57_629, 57_629, 1),
+        ] {
+            assert_eq!(gathered(left, room), bytes, "{left} left, room for {room}");
+        }
+    }
 }
