@@ -45,7 +45,7 @@ pub fn run(
     stop: &dyn Stop,
 ) -> Result<Value, StepError> {
     let mut listener = Listener::new(manifest, stop);
-    let end = programs.run(program, &order.document(), &mut |heard| listener.hear(heard));
+    let end = programs.run(program, &[], &order.document(), &mut |heard| listener.hear(heard));
     let end = end.map_err(|source| StepError::Start {
         step: manifest.name.clone(),
         program: program.display().to_string(),

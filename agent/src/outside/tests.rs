@@ -197,7 +197,7 @@ fn a_step_sees_only_a_search_path_of_our_environment() {
     let mut names: Vec<String> =
         result.unwrap().as_str().unwrap().split_whitespace().map(str::to_owned).collect();
     names.sort();
-    assert_eq!(names, ["LC_ALL", "PATH"]);
+    assert_eq!(names, ["LC_ALL", "MDADM_NO_UDEV", "PATH"]);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! A program that an operator brought along, as the other rooms see it: bytes in, bytes out, an end.
+//! A program beside the agent, as the other rooms see it: words and bytes in, bytes out, an end.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -28,10 +28,10 @@ pub type Listen<'a> = &'a mut dyn FnMut(Heard<'_>) -> ControlFlow<()>;
 
 /// Starts programs and stays with them until they have ended.
 pub trait Programs: Send + Sync {
-    /// Runs one with nothing in its environment but a search path, `input` to read, and mounts that end with it. When it has
+    /// Runs one with next to nothing in its environment but a search path, `input` to read, and mounts that end with it. When it has
     /// ended, or is stopped, everything else of its process group is killed.
     ///
     /// # Errors
     /// As fork(2), execve(2) and waitid(2).
-    fn run(&self, program: &Path, input: &[u8], listen: Listen<'_>) -> io::Result<End>;
+    fn run(&self, program: &Path, words: &[&str], input: &[u8], listen: Listen<'_>) -> io::Result<End>;
 }

@@ -16,6 +16,12 @@ pub const MAX_ENTRIES: u32 = 1024;
 pub const LINUX_DATA: [u8; 16] =
     [0xaf, 0x3d, 0xc6, 0x0f, 0x83, 0x84, 0x72, 0x47, 0x8e, 0x79, 0x3d, 0x69, 0xd8, 0x47, 0x7d, 0xe4];
 
+/// Type GUID `C12A7328-F81F-11D2-BA4B-00A0C93EC93B`, EFI system partition, in on-disk byte order.
+pub const SYSTEM_PARTITION: [u8; 16] =
+    [0x28, 0x73, 0x2a, 0xc1, 0x1f, 0xf8, 0xd2, 0x11, 0xba, 0x4b, 0x00, 0xa0, 0xc9, 0x3e, 0xc9, 0x3b];
+
+/// Entries of a table that is made anew.
+const NEW_ENTRIES: u32 = 128;
 const SIGNATURE: &[u8; 8] = b"EFI PART";
 /// Bytes of a header up to and including the array's CRC.
 const HEADER_SIZE: usize = 92;
@@ -78,6 +84,35 @@ pub struct Gpt {
 }
 
 impl Gpt {
+    /// An empty table of 128 entries for a disk of `sectors` sectors.
+    ///
+    /// # Errors
+    /// The disk is too small for it.
+    pub fn new(sectors: u64, sector: SectorSize, disk_guid: [u8; 16]) -> Result<Gpt, GptError> {
+        let mut header = vec![0; HEADER_SIZE];
+        let array = vec![0; NEW_ENTRIES as usize * ENTRY_SIZE];
+        put(&mut header, 0, SIGNATURE);
+        // Revision 1.0, and the header's length.
+        put(&mut header, 8, &[0, 0, 1, 0, HEADER_SIZE as u8, 0, 0, 0]);
+        let mut table = Gpt {
+            sector: u64::from(sector.0.max(1)),
+            header,
+            array,
+            entries: NEW_ENTRIES,
+            array_lba: 2,
+            alternate: 0,
+            last_usable: 0,
+            disk_guid,
+        };
+        let first_usable = table.array_lba + table.array_sectors();
+        put(&mut table.header, 40, &first_usable.to_le_bytes());
+        put(&mut table.header, 56, &disk_guid);
+        put(&mut table.header, 80, &NEW_ENTRIES.to_le_bytes());
+        put(&mut table.header, 84, &(ENTRY_SIZE as u32).to_le_bytes());
+        table.fit(sectors)?;
+        Ok(table)
+    }
+
     /// Whether a GPT header's signature stands in sector 1 for this sector size.
     pub fn is_present(head: &[u8], sector: SectorSize) -> bool {
         slice(head, u64::from(sector.0), SIGNATURE.len()) == Some(SIGNATURE)

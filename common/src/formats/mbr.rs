@@ -67,6 +67,11 @@ pub fn fit_protective(head: &mut [u8], sectors: u64) {
     }
 }
 
+/// Marks the bytes as an MBR.
+pub fn sign(head: &mut [u8]) {
+    put(head, SIZE - 2, &[0x55, 0xaa]);
+}
+
 /// Puts an entry into its place (`entry.number`), LBA only: the cylinder fields say "too large".
 pub fn add(head: &mut [u8], entry: &Entry) {
     let mut bytes = [0, 0xfe, 0xff, 0xff, entry.kind, 0xfe, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0, 0];
@@ -86,7 +91,7 @@ mod tests {
 
     fn head(entries: &[Entry]) -> Vec<u8> {
         let mut head = std::vec![0; 512];
-        head[510..].copy_from_slice(&[0x55, 0xaa]);
+        sign(&mut head);
         for entry in entries {
             add(&mut head, entry);
         }

@@ -1,4 +1,4 @@
-//! Runs a program that an operator brought along: its own process group, its own mounts, three pipes, one thread.
+//! Runs a program (one that an operator brought along, or mdadm): its own process group, its own mounts, three pipes, one thread.
 //!
 //! The pipes never block us: a program that does not read, or that leaves a pipe open in a child which outlives it, costs
 //! neither a thread nor the command that waits.
@@ -30,8 +30,8 @@ const CHUNK: usize = 64 << 10;
 pub struct LinuxPrograms;
 
 impl Programs for LinuxPrograms {
-    fn run(&self, program: &Path, input: &[u8], listen: Listen<'_>) -> io::Result<End> {
-        let mut running = Running::start(program)?;
+    fn run(&self, program: &Path, words: &[&str], input: &[u8], listen: Listen<'_>) -> io::Result<End> {
+        let mut running = Running::start(program, words)?;
         let end = running.attend(input, listen);
         // Also when attending failed: nothing of it may go on while the conductor is told that it failed.
         running.kill();
@@ -64,9 +64,11 @@ struct Running {
 }
 
 impl Running {
-    fn start(program: &Path) -> io::Result<Running> {
+    fn start(program: &Path, words: &[&str]) -> io::Result<Running> {
         let mut command = Command::new(program);
-        command.env_clear().env("PATH", SEARCH_PATH).env("LC_ALL", "C").current_dir("/").process_group(0);
+        command.args(words).env_clear().env("PATH", SEARCH_PATH).env("LC_ALL", "C");
+        // Nobody but the kernel makes device nodes here; mdadm would wait for udev.
+        command.env("MDADM_NO_UDEV", "1").current_dir("/").process_group(0);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // SAFETY: between fork and exec the function makes three system calls and allocates nothing.
         #[allow(unsafe_code)]
