@@ -22,6 +22,7 @@ pub const MACHINE_TESTS: &[&str] = &[
     "e2e_bad_input",
     "e2e_power_cut",
     "e2e_real_ironic",
+    "e2e_raid",
 ];
 
 /// Files of `tests/images` and `tests/wire`: the built agent, no machine.

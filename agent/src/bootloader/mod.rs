@@ -8,16 +8,17 @@
 pub mod clean;
 pub mod entry;
 mod esp;
-mod loader;
+pub mod loader;
 pub mod path;
 mod plan;
-mod table;
+pub mod table;
 
 use crate::platform::efi::EfiVariables;
 use crate::platform::machine::{Machine, MachineError};
 use entry::Entry;
 use ferric_common::formats::gpt::GptError;
 use ferric_common::units::SectorSize;
+use loader::Loader;
 use plan::Change;
 use std::collections::BTreeMap;
 use std::io;
@@ -57,6 +58,13 @@ pub enum BootError {
     ReadBack(String),
     #[error("all 65536 numbers of boot entries are taken")]
     Full,
+    #[error(
+        "{disk} under {array} has no EFI system partition, so nothing can be booted from it: make the arrays anew with the \
+         machine started by UEFI"
+    )]
+    NoRoomUnder { array: String, disk: String },
+    #[error("moving the EFI system partition of an array to its disks: {action} {device}: {why}")]
+    Mirror { action: &'static str, device: String, why: String },
 }
 
 /// Writes boot entries for the loaders of the disk, and returns them; none if its system partition holds no known loader.
@@ -76,12 +84,7 @@ pub fn install(
         .map_err(table)?
         .ok_or_else(|| BootError::NoSystemPartition { disk: disk.to_owned() })?;
     let partition = wait_for_partition(machine, disk, place.number)?;
-    let mut found = esp::Esp::default();
-    machine.look_into(&partition, "vfat", &mut |folder| {
-        found = esp::read(folder)?;
-        Ok(())
-    })?;
-    let entries: Vec<Entry> = loader::loaders(&found)
+    let entries: Vec<Entry> = find_loaders(machine, &partition)?
         .into_iter()
         .map(|loader| Entry { description: loader.label, place, loader: loader.path })
         .collect();
@@ -91,8 +94,24 @@ pub fn install(
     Ok(entries)
 }
 
+/// The loaders of an EFI system partition.
+///
+/// # Errors
+/// It cannot be mounted or read.
+pub fn find_loaders(machine: &dyn Machine, partition: &str) -> Result<Vec<Loader>, BootError> {
+    let mut found = esp::Esp::default();
+    machine.look_into(partition, "vfat", &mut |folder| {
+        found = esp::read(folder)?;
+        Ok(())
+    })?;
+    Ok(loader::loaders(&found))
+}
+
 /// The partition's device, once the kernel has it.
-fn wait_for_partition(machine: &dyn Machine, disk: &str, number: u32) -> Result<String, BootError> {
+///
+/// # Errors
+/// [`BootError::NoDevice`] after ten seconds.
+pub fn wait_for_partition(machine: &dyn Machine, disk: &str, number: u32) -> Result<String, BootError> {
     let partition = table::partition_name(disk, number);
     let end = Instant::now() + PARTITION_WAIT;
     machine.reread_partitions(disk)?;
@@ -105,7 +124,11 @@ fn wait_for_partition(machine: &dyn Machine, disk: &str, number: u32) -> Result<
     Ok(partition)
 }
 
-fn write(variables: &dyn EfiVariables, entries: &[Entry]) -> Result<(), BootError> {
+/// Has the firmware try these first.
+///
+/// # Errors
+/// As [`install`].
+pub fn write(variables: &dyn EfiVariables, entries: &[Entry]) -> Result<(), BootError> {
     let existing = existing(variables)?;
     for change in plan::plan(&existing, &order(variables)?, entries).ok_or(BootError::Full)? {
         carry_out(variables, change)?;

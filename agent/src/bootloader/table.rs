@@ -1,14 +1,11 @@
 //! Where the EFI system partition is, by the partition table that was written. Pure.
 
 use super::entry::{Place, Signature};
-use ferric_common::formats::gpt::{Gpt, GptError};
+use ferric_common::formats::gpt::{Gpt, GptError, SYSTEM_PARTITION};
 use ferric_common::formats::mbr;
 use ferric_common::units::SectorSize;
 
-/// Type GUID `C12A7328-F81F-11D2-BA4B-00A0C93EC93B`, EFI system partition, in on-disk byte order.
-const SYSTEM_PARTITION: [u8; 16] =
-    [0x28, 0x73, 0x2a, 0xc1, 0x1f, 0xf8, 0xd2, 0x11, 0xba, 0x4b, 0x00, 0xa0, 0xc9, 0x3e, 0xc9, 0x3b];
-/// The same in an MBR.
+/// An EFI system partition in an MBR.
 const SYSTEM_PARTITION_MBR: u8 = 0xef;
 /// Where an MBR has the disk's signature.
 const DISK_SIGNATURE: usize = 440;

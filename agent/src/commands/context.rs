@@ -20,6 +20,7 @@ pub struct NodeView {
     pub instance_info: Map<String, Value>,
     pub driver_internal_info: Map<String, Value>,
     pub raid_config: Map<String, Value>,
+    pub target_raid_config: Map<String, Value>,
 }
 
 impl NodeView {
@@ -32,6 +33,7 @@ impl NodeView {
             instance_info: part("instance_info"),
             driver_internal_info: part("driver_internal_info"),
             raid_config: part("raid_config"),
+            target_raid_config: part("target_raid_config"),
         }
     }
 }

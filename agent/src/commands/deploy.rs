@@ -1,7 +1,7 @@
 //! Namespace `deploy`: the steps that put an instance on the machine.
 
 use super::steps::{self, Family};
-use super::{Context, Failure, Job, Params, failure, rooms, standby};
+use super::{Context, Failure, Job, Params, failure, raid, rooms, standby};
 use serde_json::{Map, Value, json};
 
 pub fn get_deploy_steps(context: &Context, params: &Params, _job: &Job) -> Result<Value, Failure> {
@@ -12,6 +12,7 @@ pub fn execute_deploy_step(context: &Context, params: &Params, job: &Job) -> Res
     steps::execute(Family::Deploy, context, params, job, |name, args| match name {
         "write_image" => write_image(context, args, job),
         "erase_devices_metadata" => rooms::erase_devices_metadata(context),
+        "apply_configuration" => raid::apply_configuration(context, args),
         "clean_uefi_nvram" => rooms::clean_uefi_nvram(context, args),
         // The conductor's own step; whoever sends it in-band gets the truth: a whole-disk image boots by itself.
         "prepare_instance_boot" => Ok(Value::Null),

@@ -38,6 +38,7 @@ pub const DEVICE_NOT_FOUND: Class =
 pub const DEPLOYMENT: Class = class("DeploymentError", 500, "Deploy step failed");
 pub const CLEANING: Class = class("CleaningError", 500, "Clean step failed");
 pub const SERVICING: Class = class("ServicingError", 500, "Service step failed");
+pub const SOFTWARE_RAID: Class = class("SoftwareRAIDError", 500, "Software RAID caused unknown error");
 pub const SYSTEM_REBOOT: Class = class("SystemRebootError", 500, "Error rebooting system");
 
 impl Class {

@@ -15,6 +15,7 @@ pub mod failure;
 pub mod image;
 pub mod image_info;
 pub mod log;
+pub mod raid;
 pub mod rescue;
 pub mod rooms;
 mod rules;

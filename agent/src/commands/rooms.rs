@@ -5,11 +5,13 @@ use super::{Context, Failure, Job, failure};
 use crate::bootloader;
 use crate::disk::choose;
 use crate::disk::erase::{self, board::Watch};
+use crate::disk::raid;
 use crate::disk::wipe::{self, EraseError};
 use crate::image::error::Class;
 use crate::image::{self, ImageError, ImageFormat, ImageRequest, WriteRequest};
 use crate::platform::block::BlockDevice;
 use crate::platform::linux::process;
+use crate::platform::machine::MachineError;
 use ferric_common::events::Progress;
 use ferric_common::hints;
 use ferric_common::ids::Digest;
@@ -109,10 +111,16 @@ pub fn root_disk(context: &Context) -> Result<String, Failure> {
 
 fn root_disk_now(context: &Context) -> Result<String, Failure> {
     let node = context.node();
-    let disks = context.machine.disks().map_err(|error| {
+    let unlisted = |error: MachineError| {
         failure::DEVICE_NOT_FOUND
             .with(format!("listing the disks of this machine: {}", failure::chain(&error)))
-    })?;
+    };
+    let machine = context.machine.as_ref();
+    // A volume that the RAID configuration marks for the system is that, whatever the hints say.
+    if let Some(volume) = raid::root_volume(machine, &node.raid_config).map_err(unlisted)? {
+        return Ok(volume);
+    }
+    let disks = machine.disks().map_err(unlisted)?;
     choose::root_disk(&node.instance_info, &node.properties, &disks)
         .map(|facts| facts.disk.name)
         .map_err(|error| failure::DEVICE_NOT_FOUND.with(failure::chain(&error)))

@@ -38,9 +38,15 @@ pub fn published(family: Family) -> Value {
             {"step": "erase_devices_metadata", "priority": 0, "interface": "deploy", "reboot_requested": false},
             {"step": "clean_uefi_nvram", "priority": 0, "interface": "deploy", "reboot_requested": false,
              "argsinfo": super::clean::nvram_arguments()},
+            {"step": "apply_configuration", "priority": 0, "interface": "raid", "reboot_requested": false,
+             "argsinfo": super::raid::arguments()},
             {"step": "write_image", "priority": 0, "interface": "deploy", "reboot_requested": false},
         ]),
         Family::Service => json!([
+            {"step": "delete_configuration", "priority": 0, "interface": "raid", "reboot_requested": false},
+            {"step": "apply_configuration", "priority": 0, "interface": "raid", "reboot_requested": false,
+             "argsinfo": super::raid::arguments()},
+            {"step": "create_configuration", "priority": 0, "interface": "raid", "reboot_requested": false},
             {"step": "write_image", "priority": 0, "interface": "deploy", "reboot_requested": false},
         ]),
     };

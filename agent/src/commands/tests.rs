@@ -214,11 +214,15 @@ async fn clean_steps_are_published_as_conductors_know_them() {
         ("erase_devices_express", 0),
         ("erase_pstore", 0),
         ("clean_uefi_nvram", 0),
+        ("delete_configuration", 0),
+        ("create_configuration", 0),
     ];
     assert_eq!(told, expected);
     for step in steps {
         let plain = (&step["interface"], &step["abortable"], &step["reboot_requested"]);
-        assert_eq!(plain, (&json!("deploy"), &json!(true), &json!(false)), "{step}");
+        let interface =
+            if step["step"].as_str().unwrap().ends_with("_configuration") { "raid" } else { "deploy" };
+        assert_eq!(plain, (&json!(interface), &json!(true), &json!(false)), "{step}");
         assert_eq!(step.get("argsinfo").is_some(), step["step"] == "clean_uefi_nvram");
     }
     assert_eq!(steps[4]["argsinfo"]["match_patterns"]["required"], json!(false));

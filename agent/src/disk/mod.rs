@@ -6,6 +6,7 @@ pub mod erase;
 pub mod holders;
 pub mod layout;
 pub mod look;
+pub mod raid;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod wipe;

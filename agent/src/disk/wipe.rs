@@ -239,7 +239,7 @@ fn names(found: &[Spot]) -> Vec<&'static str> {
 }
 
 /// An error with its causes in one line, for the list of failures.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -47,6 +47,22 @@ pub fn holders(sys: &Path, disk: &str) -> Vec<String> {
     found
 }
 
+/// The device of a kernel name: `/dev/sda`, `/dev/cciss/c0d0`.
+pub fn device(name: &str) -> String {
+    format!("/dev/{}", name.replace('!', "/"))
+}
+
+/// Software RAID arrays, also those that do not run. Kernel names.
+pub fn arrays(sys: &Path) -> Vec<String> {
+    let folder = sys.join("block");
+    names(&folder).into_iter().filter(|name| folder.join(name).join("md").is_dir()).collect()
+}
+
+/// What an array or a mapping is made of. Kernel names.
+pub fn members(sys: &Path, array: &str) -> Vec<String> {
+    names(&sys.join("block").join(array).join("slaves"))
+}
+
 fn is_candidate(folder: &Path, name: &str) -> bool {
     let begins = |prefixes: &[&str]| {
         prefixes.iter().any(|p| {
@@ -83,7 +99,7 @@ fn read(folder: &Path, name: &str) -> Option<DiskFacts> {
     let names = Names::read(folder, &device, &real, name);
     let sector = |file: &str| number(&folder.join("queue").join(file)).unwrap_or(512);
     let disk = Disk {
-        name: format!("/dev/{}", name.replace('!', "/")),
+        name: self::device(name),
         model: names.model,
         size: number::<u64>(&folder.join("size"))?.checked_mul(SECTOR)?,
         rotational: number::<u8>(&folder.join("queue/rotational")) == Some(1),

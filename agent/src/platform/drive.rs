@@ -62,6 +62,20 @@ pub trait Ata: Send + Sync {
     ) -> io::Result<()>;
 }
 
+/// A software RAID array to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArrayOrder {
+    /// `/dev/md0`.
+    pub device: String,
+    /// What its superblocks call it.
+    pub name: String,
+    /// `0`, `1`, `5`, `6` or `10`.
+    pub level: &'static str,
+    /// Version of the superblocks: `1.2` (4 KiB behind the start), `1.0` (at the end).
+    pub metadata: &'static str,
+    pub members: Vec<String>,
+}
+
 /// What stands on top of a disk or partition and holds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holder {

@@ -1,7 +1,7 @@
 //! The machine the agent runs on, as the other rooms see it.
 
 use super::block::BlockDevice;
-use super::drive::{Ata, Holder, Nvme};
+use super::drive::{ArrayOrder, Ata, Holder, Nvme};
 use super::efi::EfiVariables;
 use crate::inventory::bmc::Bmc;
 use ferric_common::wire::inventory::{Disk, Inventory};
@@ -58,6 +58,13 @@ pub trait Machine: Send + Sync {
     fn partitions(&self, disk: &str) -> Result<Vec<String>, MachineError>;
     /// Opens a disk exclusively, for direct I/O. Refuses one that is mounted or held (md, LVM, dm).
     fn open_disk(&self, name: &str) -> Result<Arc<dyn BlockDevice>, MachineError>;
+    /// The first MiB of a disk, also of one that is in use.
+    ///
+    /// # Errors
+    /// It cannot be opened or read.
+    fn head(&self, disk: &str) -> Result<Vec<u8>, MachineError> {
+        Err(MachineError::NotOurs { action: "read", what: disk.to_owned() })
+    }
     /// Asks the kernel to read the partition table again; a kernel that cannot is not an error.
     fn reread_partitions(&self, disk: &str) -> Result<(), MachineError>;
     /// The erase commands of an NVMe namespace.
@@ -90,6 +97,29 @@ pub trait Machine: Send + Sync {
     fn array_name(&self, array: &str) -> Option<String> {
         let _ = array;
         None
+    }
+    /// Software RAID arrays that run, or that lack what they need to run.
+    fn arrays(&self) -> Vec<String> {
+        Vec::new()
+    }
+    /// The disks and partitions that an array is made of.
+    fn array_members(&self, array: &str) -> Vec<String> {
+        let _ = array;
+        Vec::new()
+    }
+    /// Runs all arrays whose members are there. Arrays that cannot run are no error.
+    ///
+    /// # Errors
+    /// mdadm cannot be started; outside the ramdisk always.
+    fn assemble_arrays(&self) -> Result<(), MachineError> {
+        Err(MachineError::NotOurs { action: "assemble", what: "arrays".to_owned() })
+    }
+    /// Makes an array and runs it. What its members held is lost.
+    ///
+    /// # Errors
+    /// What mdadm said; outside the ramdisk always.
+    fn make_array(&self, order: &ArrayOrder) -> Result<(), MachineError> {
+        Err(MachineError::NotOurs { action: "make", what: order.device.clone() })
     }
     /// Removes what the kernel kept of crashes in the firmware's memory. The names of what was there.
     ///

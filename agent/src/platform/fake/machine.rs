@@ -3,9 +3,10 @@
 use super::drive::{FakeAta, FakeNvme};
 use crate::inventory::bmc::Bmc;
 use crate::platform::block::BlockDevice;
-use crate::platform::drive::{Ata, Holder, HolderKind, Nvme};
+use crate::platform::drive::{ArrayOrder, Ata, Holder, HolderKind, Nvme};
 use crate::platform::efi::EfiVariables;
 use crate::platform::machine::{DiskFacts, LogFile, Look, Machine, MachineError};
+use ferric_common::units::DiskOffset;
 use ferric_common::wire::inventory::{Disk, Inventory};
 use std::collections::BTreeMap;
 use std::io;
@@ -25,6 +26,8 @@ pub enum Call {
     PowerOff,
     Reboot,
     ClockSet(SystemTime),
+    Assembled,
+    Made(ArrayOrder),
 }
 
 type Opener = Box<dyn Fn() -> Result<Arc<dyn BlockDevice>, MachineError> + Send + Sync>;
@@ -51,7 +54,10 @@ pub struct FakeMachine {
     holders: Mutex<Vec<(String, Holder)>>,
     disks: Mutex<Vec<DiskFacts>>,
     openers: BTreeMap<String, Opener>,
-    partitions: BTreeMap<String, Vec<String>>,
+    partitions: Mutex<BTreeMap<String, Vec<String>>>,
+    /// Partitions that are there once the disk was read again.
+    later: BTreeMap<String, Vec<String>>,
+    made: Mutex<Vec<ArrayOrder>>,
     calls: Mutex<Vec<Call>>,
 }
 
@@ -75,8 +81,22 @@ impl FakeMachine {
     }
 
     #[must_use]
-    pub fn with_partitions(mut self, disk: &str, partitions: &[&str]) -> FakeMachine {
-        self.partitions.insert(disk.to_owned(), partitions.iter().map(|part| (*part).to_owned()).collect());
+    pub fn with_partitions(self, disk: &str, partitions: &[&str]) -> FakeMachine {
+        lock(&self.partitions).insert(disk.to_owned(), owned(partitions));
+        self
+    }
+
+    /// These show when the disk's table is read again.
+    #[must_use]
+    pub fn with_partitions_later(mut self, disk: &str, partitions: &[&str]) -> FakeMachine {
+        self.later.insert(disk.to_owned(), owned(partitions));
+        self
+    }
+
+    /// An array that runs.
+    #[must_use]
+    pub fn with_array(self, order: ArrayOrder) -> FakeMachine {
+        lock(&self.made).push(order);
         self
     }
 
@@ -97,6 +117,13 @@ impl FakeMachine {
         lock(&self.calls).clone()
     }
 
+    fn open(&self, name: &str) -> Result<Arc<dyn BlockDevice>, MachineError> {
+        match self.openers.get(name) {
+            Some(open) => open(),
+            None => Err(MachineError::NotOurs { action: "open", what: name.to_owned() }),
+        }
+    }
+
     fn note(&self, call: Call) {
         lock(&self.calls).push(call);
     }
@@ -115,6 +142,10 @@ pub fn facts(name: &str, size: u64, serial: &str) -> DiskFacts {
     DiskFacts { disk, serials: vec![serial.to_owned()], ..DiskFacts::default() }
 }
 
+fn owned(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -127,17 +158,27 @@ impl Machine for FakeMachine {
         Ok(lock(&self.disks).clone())
     }
     fn partitions(&self, disk: &str) -> Result<Vec<String>, MachineError> {
-        Ok(self.partitions.get(disk).cloned().unwrap_or_default())
+        Ok(lock(&self.partitions).get(disk).cloned().unwrap_or_default())
     }
     fn open_disk(&self, name: &str) -> Result<Arc<dyn BlockDevice>, MachineError> {
         self.note(Call::Opened(name.to_owned()));
-        match self.openers.get(name) {
-            Some(open) => open(),
-            None => Err(MachineError::NotOurs { action: "open", what: name.to_owned() }),
-        }
+        self.open(name)
+    }
+    fn head(&self, disk: &str) -> Result<Vec<u8>, MachineError> {
+        let device = self.open(disk)?;
+        let length = device.size().0.min(1 << 20) as usize;
+        let mut memory = vec![0; length + 4096];
+        let shift = memory.as_ptr().align_offset(4096);
+        let head = memory.get_mut(shift..shift + length).unwrap_or_default();
+        let read = device.read_at(DiskOffset(0), head);
+        read.map_err(|source| MachineError::Io { action: "reading", what: disk.to_owned(), source })?;
+        Ok(head.to_vec())
     }
     fn reread_partitions(&self, disk: &str) -> Result<(), MachineError> {
         self.note(Call::Reread(disk.to_owned()));
+        if let Some(later) = self.later.get(disk) {
+            lock(&self.partitions).insert(disk.to_owned(), later.clone());
+        }
         Ok(())
     }
     fn nvme(&self, disk: &str) -> Result<Box<dyn Nvme>, MachineError> {
@@ -160,10 +201,29 @@ impl Machine for FakeMachine {
         self.note(Call::Released(holder.name.clone()));
         lock(&self.holders).retain(|(_, other)| other != holder);
         lock(&self.disks).retain(|facts| facts.disk.name != holder.name);
+        lock(&self.made).retain(|order| order.device != holder.name);
         Ok(())
     }
     fn array_name(&self, array: &str) -> Option<String> {
-        self.arrays.get(array).cloned()
+        let made = lock(&self.made);
+        let order = made.iter().find(|order| order.device == array);
+        order.map(|order| order.name.clone()).or_else(|| self.arrays.get(array).cloned())
+    }
+    fn arrays(&self) -> Vec<String> {
+        lock(&self.made).iter().map(|order| order.device.clone()).collect()
+    }
+    fn array_members(&self, array: &str) -> Vec<String> {
+        let made = lock(&self.made);
+        made.iter().find(|order| order.device == array).map(|order| order.members.clone()).unwrap_or_default()
+    }
+    fn assemble_arrays(&self) -> Result<(), MachineError> {
+        self.note(Call::Assembled);
+        Ok(())
+    }
+    fn make_array(&self, order: &ArrayOrder) -> Result<(), MachineError> {
+        self.note(Call::Made(order.clone()));
+        lock(&self.made).push(order.clone());
+        Ok(())
     }
     fn clear_pstore(&self) -> Result<Vec<String>, MachineError> {
         Ok(std::mem::take(&mut *lock(&self.records)))

@@ -39,7 +39,7 @@ mod raw {
 pub fn of(sys: &Path, device: &str) -> Vec<Holder> {
     disks::holders(sys, device)
         .into_iter()
-        .map(|name| Holder { kind: kind(sys, &name), name: format!("/dev/{}", name.replace('!', "/")) })
+        .map(|name| Holder { kind: kind(sys, &name), name: disks::device(&name) })
         .collect()
 }
 

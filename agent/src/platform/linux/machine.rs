@@ -4,20 +4,21 @@
 use super::efivars::{self, EfiVars};
 use super::handover::{self, Handover};
 use super::{STATE_DIR, addresses, clock, in_ramdisk, ioctl, ipmi, lldp, logs, netlink::Netlink, process};
-use super::{ata::LinuxAta, holders, nvme::LinuxNvme, pstore};
+use super::{arrays, ata::LinuxAta, holders, nvme::LinuxNvme, pstore};
 use crate::inventory::bmc::{self, Bmc};
 use crate::inventory::{self, Live, Roots, disks};
 use crate::logging;
 use crate::network::settings;
 use crate::platform::block::BlockDevice;
-use crate::platform::drive::{Ata, Holder, HolderKind, Nvme};
+use crate::platform::drive::{ArrayOrder, Ata, Holder, HolderKind, Nvme};
 use crate::platform::efi::EfiVariables;
 use crate::platform::machine::{DiskFacts, LogFile, Look, Machine, MachineError};
+use ferric_common::units::MIB;
 use ferric_common::wire::inventory::{Disk, Inventory};
 use nix::sys::reboot::{RebootMode, reboot};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::net::IpAddr;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -161,7 +162,7 @@ impl Machine for LinuxMachine {
 
     fn partitions(&self, disk: &str) -> Result<Vec<String>, MachineError> {
         let Some(name) = disks::kernel_name(disk) else { return Ok(Vec::new()) };
-        Ok(disks::partitions(&self.roots.sys, &name).into_iter().map(|part| format!("/dev/{part}")).collect())
+        Ok(disks::partitions(&self.roots.sys, &name).iter().map(|part| disks::device(part)).collect())
     }
 
     fn open_disk(&self, name: &str) -> Result<Arc<dyn BlockDevice>, MachineError> {
@@ -175,6 +176,14 @@ impl Machine for LinuxMachine {
             }),
             Err(source) => Err(MachineError::Io { action: "opening", what: name.to_owned(), source }),
         }
+    }
+
+    fn head(&self, disk: &str) -> Result<Vec<u8>, MachineError> {
+        self.must_be_ours("read", disk)?;
+        let mut head = Vec::new();
+        let read = File::open(disk).and_then(|file| file.take(MIB).read_to_end(&mut head));
+        read.map_err(|source| MachineError::Io { action: "reading", what: disk.to_owned(), source })?;
+        Ok(head)
     }
 
     fn reread_partitions(&self, disk: &str) -> Result<(), MachineError> {
@@ -225,6 +234,35 @@ impl Machine for LinuxMachine {
 
     fn array_name(&self, array: &str) -> Option<String> {
         holders::array_name(&self.roots.sys, &disks::kernel_name(array)?)
+    }
+
+    fn arrays(&self) -> Vec<String> {
+        disks::arrays(&self.roots.sys).iter().map(|name| disks::device(name)).collect()
+    }
+
+    fn array_members(&self, array: &str) -> Vec<String> {
+        let Some(name) = disks::kernel_name(array) else { return Vec::new() };
+        disks::members(&self.roots.sys, &name).iter().map(|name| disks::device(name)).collect()
+    }
+
+    fn assemble_arrays(&self) -> Result<(), MachineError> {
+        let what = "the arrays of this machine";
+        if !self.ramdisk {
+            return Err(MachineError::NotOurs { action: "assemble", what: what.to_owned() });
+        }
+        arrays::assemble().map_err(|source| MachineError::Io {
+            action: "assembling",
+            what: what.to_owned(),
+            source,
+        })
+    }
+
+    fn make_array(&self, order: &ArrayOrder) -> Result<(), MachineError> {
+        if !self.ramdisk {
+            return Err(MachineError::NotOurs { action: "make", what: order.device.clone() });
+        }
+        let what = order.device.clone();
+        arrays::make(order).map_err(|source| MachineError::Io { action: "making", what, source })
     }
 
     fn clear_pstore(&self) -> Result<Vec<String>, MachineError> {

@@ -1,6 +1,7 @@
 //! The real kernel.
 
 pub mod addresses;
+pub mod arrays;
 pub mod ata;
 pub mod block;
 pub mod child;
