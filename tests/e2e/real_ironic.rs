@@ -1,19 +1,27 @@
 //! The real Ironic drives our ramdisk: what a conductor that we did not write makes of it is the verdict.
 
 use anyhow::{Context, Result, ensure};
-use ferric_tests::debian::Image;
+use ferric_tests::debian::{Image, hex};
 use ferric_tests::ironic::lab::{Lab, NODE, OTHER, ROOT, WITHIN};
 use ferric_tests::ironic::setup::{IRONIC_21, IRONIC_39};
 use ferric_tests::machine::Firmware;
+use ferric_tests::ssh::Password;
 use ferric_tests::{diskcheck, images, process};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use std::cell::Cell;
 use std::fs;
+use std::io::ErrorKind;
+use std::net::TcpStream;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::process::Command;
 use std::time::Instant;
 
 const SECTOR: u64 = 512;
+/// What a tenant asks to be rescued with.
+const PASSWORD: &str = "correct horse, battery 'staple'";
+const AGENT_PORT: u16 = 9999;
 
 /// A BIOS machine is enrolled, cleaned, deployed from qcow2, rebuilt from raw with a config drive, and given back.
 #[test]
@@ -38,6 +46,10 @@ fn life(lab: &Lab, probe: &images::Probe) -> Result<()> {
     deploy(lab, &probe.raw, "raw", "rebuild", Some("rebuilt"))?;
     expect_converted(lab, &probe.raw, Drive::Added)?;
     stages.end("rebuild from raw with a config drive");
+    rescue(lab)?;
+    stages.end("rescue");
+    awake(lab, "unrescue", json!({}), "rebuilt")?;
+    stages.end("end of the rescue");
     lab.ironic.bring(NODE, "deleted", json!({}), "available", WITHIN)?;
     for disk in [ROOT, OTHER] {
         diskcheck::expect_blank_ends(&lab.disk(disk))?;
@@ -111,6 +123,35 @@ fn deploy(lab: &Lab, image: &Image, format: &str, target: &str, hostname: Option
     ensure!(node["last_error"].is_null(), "deployed, yet the last error is {}", node["last_error"]);
     let found = hostname.unwrap_or(images::NO_CONFIG_DRIVE);
     lab.expect_console(&format!("{}{found}", images::PROBE_SAYS), from).map(drop)
+}
+
+/// Brings the machine back to its own system, which shows by the host name of its config drive.
+fn awake(lab: &Lab, target: &str, more: Value, hostname: &str) -> Result<()> {
+    let from = lab.machine.console_text().len();
+    let node = lab.ironic.bring(NODE, target, more, "active", WITHIN)?;
+    ensure!(node["last_error"].is_null(), "after '{target}' the last error is {}", node["last_error"]);
+    lab.expect_console(&format!("{}{hostname}", images::PROBE_SAYS), from).map(drop)
+}
+
+/// The tenant gets in by the password that was asked for, as one who may repair; nobody gets in by another. The agent is
+/// down, so that the tenant cannot speak in its name.
+fn rescue(lab: &Lab) -> Result<()> {
+    lab.ironic.bring(NODE, "rescue", json!({"rescue_password": PASSWORD}), "rescue", WITHIN)?;
+    let tenant = Password::new(PASSWORD, &lab.folder)?;
+    let address = lab.address()?;
+    let said = tenant.run("rescue", &address, "id -u; head -c 4194304 /dev/vda | sha256sum", WITHIN)?;
+    let disk = Command::new("head").args(["-c", "4194304"]).arg(lab.disk(ROOT)).output()?.stdout;
+    let expected = format!("0\n{}  -", hex(&Sha256::digest(disk)));
+    ensure!(said == expected, "the tenant sees '{said}' instead of '{expected}'");
+    let stranger = Password::new("not the one", &lab.folder)?.attempt("rescue", &address, "true")?;
+    let told = String::from_utf8_lossy(&stranger.stderr).into_owned();
+    ensure!(!stranger.status.success() && told.contains("Permission denied"), "{stranger:?}");
+    let agent = TcpStream::connect((address.as_str(), AGENT_PORT)).map(drop);
+    ensure!(
+        matches!(&agent, Err(error) if error.kind() == ErrorKind::ConnectionRefused),
+        "the agent's port in a rescue: {agent:?}"
+    );
+    Ok(())
 }
 
 /// The kernel got what Ironic wrote, the request's own number included.

@@ -22,6 +22,15 @@ pub const BRIDGE: &str = "br0";
 pub const NEAR: &str = "10.78.0.1";
 pub const FAR: &str = "10.78.0.2";
 
+/// The address at which the card `mac` was last seen from this network, if it was.
+pub fn neighbour(mac: &str) -> Result<Option<String>> {
+    let seen = call("ip", &["-4", "neighbour", "show", "dev", BRIDGE])?;
+    Ok(seen
+        .lines()
+        .find(|line| line.contains(mac) && !line.contains("FAILED"))
+        .and_then(|line| line.split_whitespace().next().map(str::to_owned)))
+}
+
 /// Proof that this thread is in its own network.
 #[derive(Debug)]
 pub struct Netns {

@@ -8,7 +8,7 @@ use crate::httpd::{Fault, Httpd};
 use crate::machine::{Bus, DirectBoot, Disk, Firmware, Machine, Spec, blank_disk};
 use crate::netns::{self, Netns};
 use crate::operator::{Operator, create_arguments};
-use crate::process::{call, tail};
+use crate::process::tail;
 use crate::ssh::{self, Key};
 use crate::wait;
 use anyhow::Result;
@@ -219,11 +219,7 @@ impl Scene {
 
     /// The address at which the machine was last seen in this network.
     pub fn address(&self) -> Result<Option<String>> {
-        let seen = call("ip", &["-4", "neighbour", "show", "dev", netns::BRIDGE])?;
-        Ok(seen
-            .lines()
-            .find(|line| line.contains(MAC) && !line.contains("FAILED"))
-            .and_then(|line| line.split_whitespace().next().map(str::to_owned)))
+        netns::neighbour(MAC)
     }
 
     /// Runs a command on the machine as soon as it lets us in.

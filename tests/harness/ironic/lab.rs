@@ -142,6 +142,11 @@ impl Lab {
         self.machine.wait_for_console(text, from, Duration::from_secs(120))
     }
 
+    /// Where the machine was last seen.
+    pub fn address(&self) -> Result<String> {
+        netns::neighbour(MAC)?.context("nobody in this network knows the machine's card")
+    }
+
     /// The command line with which the ramdisk was started last, as its kernel printed it.
     pub fn command_line(&self) -> Result<String> {
         let console = self.machine.console_text();
