@@ -4,13 +4,12 @@
 use anyhow::{Context, Result, ensure};
 use ferric_initramfs::Profile;
 use ferric_tests::artifacts::Artifacts;
+use ferric_tests::diskcheck;
 use ferric_tests::machine::{Bus, Firmware};
 use ferric_tests::scene::{DiskScript, NODE, Scene, Script, borrowed};
 use serde_json::{Value, json};
 use std::fs::{self, File};
-use std::io::Read;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
 use std::time::Duration;
 
 const MIB: u64 = 1 << 20;
@@ -67,22 +66,6 @@ fn enrol(scene: &Scene) -> Result<()> {
     scene.operator().ferric(&["node", "manage", NODE, "--wait", "120"]).map(drop)
 }
 
-/// The first byte of a file that is not zero.
-fn first_byte(path: &Path) -> Result<Option<u64>> {
-    let mut file = File::open(path)?;
-    let (mut buffer, mut at) = (vec![0; MIB as usize], 0);
-    loop {
-        let read = file.read(&mut buffer)?;
-        if read == 0 {
-            return Ok(None);
-        }
-        if let Some(place) = buffer[..read].iter().position(|byte| *byte != 0) {
-            return Ok(Some(at + place as u64));
-        }
-        at += read as u64;
-    }
-}
-
 #[test]
 fn no_byte_of_the_former_tenant_is_left() -> Result<()> {
     let scene = Scene::open(&Artifacts::obtain(Profile::Server)?, script("clean-all"))?;
@@ -110,8 +93,7 @@ fn erase_everything(scene: &Scene) -> Result<()> {
     for disk in &DISKS {
         let path = scene.folder.join(disk.name);
         ensure!(fs::metadata(&path)?.len() == disk.bytes, "{} changed its size", disk.name);
-        let left = first_byte(&path)?;
-        ensure!(left.is_none(), "{} still has something at byte {left:?}", disk.name);
+        diskcheck::expect_zeros(&path)?;
     }
     Ok(())
 }
@@ -152,7 +134,5 @@ fn erase_below_an_array(scene: &Scene) -> Result<()> {
     scene.machine.power_off()?;
     let console = scene.machine.console_text();
     ensure!(console.contains("took down /dev/md127"), "nothing was taken down");
-    let left = first_byte(&path)?;
-    ensure!(left.is_none(), "something is left at byte {left:?}");
-    Ok(())
+    diskcheck::expect_zeros(&path)
 }

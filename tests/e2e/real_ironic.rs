@@ -1,10 +1,11 @@
 //! The real Ironic drives our ramdisk: what a conductor that we did not write makes of it is the verdict.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use ferric_tests::debian::{Image, hex};
-use ferric_tests::ironic::lab::{Lab, NODE, OTHER, ROOT, WITHIN};
+use ferric_tests::ironic::lab::{Lab, LabDisk, NODE, OTHER, Plan, ROOT, WITHIN};
 use ferric_tests::ironic::setup::{IRONIC_21, IRONIC_39};
-use ferric_tests::machine::Firmware;
+use ferric_tests::machine::{Bus, Firmware};
+use ferric_tests::scene::MAC;
 use ferric_tests::ssh::Password;
 use ferric_tests::{diskcheck, images, process};
 use serde_json::{Value, json};
@@ -27,7 +28,7 @@ const AGENT_PORT: u16 = 9999;
 #[test]
 fn ironic_39_takes_a_machine_through_its_life() -> Result<()> {
     let probe = images::probe()?;
-    let lab = Lab::open("real-ironic", &IRONIC_39, Firmware::Bios, "")?;
+    let lab = Lab::open(&Plan::new("real-ironic", &IRONIC_39))?;
     lab.explain(life(&lab, &probe))
 }
 
@@ -62,8 +63,11 @@ fn life(lab: &Lab, probe: &images::Probe) -> Result<()> {
 #[test]
 fn ironic_39_deploys_a_uefi_machine_by_hints() -> Result<()> {
     let probe = images::probe()?;
-    let lab =
-        Lab::open("real-ironic-uefi", &IRONIC_39, Firmware::Uefi, "[conductor]\nautomated_clean = false\n")?;
+    let lab = Lab::open(&Plan {
+        firmware: Firmware::Uefi,
+        more: "[conductor]\nautomated_clean = false\n",
+        ..Plan::new("real-ironic-uefi", &IRONIC_39)
+    })?;
     lab.explain(uefi(&lab, &probe))
 }
 
@@ -82,12 +86,128 @@ fn uefi(lab: &Lab, probe: &images::Probe) -> Result<()> {
     Ok(())
 }
 
+/// Small enough that all of it can be overwritten; the NVMe drive only has to be told.
+const OVERWRITTEN: LabDisk =
+    LabDisk { name: "virtio", serial: "VIRT-0003", bus: Bus::Virtio, bytes: 96 << 20 };
+const FORMATTED: LabDisk = LabDisk { name: "nvme", serial: "NVME-0004", bus: Bus::Nvme, bytes: 3 << 30 };
+/// What Ironic is to make of an inspection beyond its defaults.
+const INSPECTION: &str = "[inspector]\nkeep_ports = present\n\
+    hooks = $default_hooks,boot-mode,cpus,memory,root-device\n\
+    extra_kernel_params = ipa-inspection-collectors=default,logs,pci-devices,numa-topology\n\
+    [agent]\ndeploy_logs_collect = always\n";
+/// A port that an operator enrolled by mistake.
+const MISTAKEN: &str = "52:54:00:00:00:99";
+
+/// A machine of which nothing but the root disk is known is inspected, then all that is on its disks is erased.
+#[test]
+fn ironic_39_inspects_and_erases() -> Result<()> {
+    let lab = Lab::open(&Plan {
+        disks: &[OVERWRITTEN, FORMATTED],
+        more: INSPECTION,
+        ..Plan::new("real-ironic-erase", &IRONIC_39)
+    })?;
+    lab.explain(inspect_and_erase(&lab))
+}
+
+fn inspect_and_erase(lab: &Lab) -> Result<()> {
+    let stages = Stages::default();
+    lab.enrol(json!({"root_device": {"serial": FORMATTED.serial}}))?;
+    let uuid = lab.ironic.node(NODE)?["uuid"].clone();
+    lab.ironic.expect("POST", "/v1/ports", Some(&json!({"node_uuid": uuid, "address": MISTAKEN})))?;
+    let node = lab.ironic.bring(NODE, "inspect", json!({}), "manageable", WITHIN)?;
+    expect_properties(&node)?;
+    expect_ports(lab)?;
+    expect_inventory(lab)?;
+    expect_logs(lab, "inspect")?;
+    ensure!(!lab.machine.state()?.on, "the machine is still on after its inspection");
+    stages.end("inspection");
+    for disk in [OVERWRITTEN, FORMATTED] {
+        mark(&lab.disk(disk))?;
+    }
+    let steps = json!({"clean_steps": [{"interface": "deploy", "step": "erase_devices"}]});
+    let node = lab.ironic.bring(NODE, "clean", steps, "manageable", WITHIN)?;
+    ensure!(node["last_error"].is_null(), "erased, yet the last error is {}", node["last_error"]);
+    let console = lab.machine.console_text();
+    for told in ["/dev/vda is erased: overwriting (", "/dev/nvme0n1 is erased: NVMe format ("] {
+        ensure!(console.contains(told), "the console does not say '{told}'");
+    }
+    for disk in [OVERWRITTEN, FORMATTED] {
+        diskcheck::expect_zeros(&lab.disk(disk))?;
+    }
+    stages.end("erasing all of both disks");
+    Ok(())
+}
+
+/// What Ironic's hooks made of the inventory; nothing of it was enrolled.
+fn expect_properties(node: &Value) -> Result<()> {
+    let properties = &node["properties"];
+    for (name, expected) in
+        [("cpu_arch", json!("x86_64")), ("cpus", json!(2)), ("memory_mb", json!(512)), ("local_gb", json!(2))]
+    {
+        ensure!(properties[name] == expected, "{name} is not {expected} in {properties}");
+    }
+    ensure!(properties["capabilities"] == "boot_mode:bios", "{properties}");
+    ensure!(!node["inspection_finished_at"].is_null(), "the inspection never finished");
+    Ok(())
+}
+
+/// The card is known as the one that boots; the port that is no card's is gone.
+fn expect_ports(lab: &Lab) -> Result<()> {
+    let ports =
+        lab.ironic.expect("GET", &format!("/v1/ports?node={NODE}&fields=address,pxe_enabled"), None)?;
+    let ports = ports["ports"].as_array().context("no list of ports")?;
+    let [port] = ports.as_slice() else { bail!("not one port: {ports:?}") };
+    ensure!(port["address"] == MAC && port["pxe_enabled"] == true, "{port}");
+    Ok(())
+}
+
+fn expect_inventory(lab: &Lab) -> Result<()> {
+    let stored = lab.ironic.expect("GET", &format!("/v1/nodes/{NODE}/inventory"), None)?;
+    let (inventory, more) = (&stored["inventory"], &stored["plugin_data"]);
+    for disk in [OVERWRITTEN, FORMATTED] {
+        let disks = inventory["disks"].as_array().context("no disks in the inventory")?;
+        let known = disks.iter().any(|it| it["serial"] == disk.serial && it["size"] == disk.bytes);
+        ensure!(known, "{} is not among {disks:?}", disk.serial);
+    }
+    ensure!(inventory["interfaces"][0]["mac_address"] == MAC, "{}", inventory["interfaces"]);
+    ensure!(more["root_disk"]["serial"] == FORMATTED.serial, "{}", more["root_disk"]);
+    for collected in ["pci_devices", "numa_topology"] {
+        ensure!(!more[collected].is_null(), "nothing of {collected} was stored");
+    }
+    Ok(())
+}
+
+/// Ironic put a readable archive of logs aside.
+fn expect_logs(lab: &Lab, label: &str) -> Result<()> {
+    let label = format!("_{label}_");
+    let stored = fs::read_dir(lab.folder.join("logs"))?
+        .filter_map(|entry| Some(entry.ok()?.path().display().to_string()))
+        .find(|path| path.contains(&label))
+        .context("Ironic stored no logs")?;
+    let text = process::call("tar", &["-xzOf", &stored, "agent.log"])?;
+    ensure!(
+        text.contains("inspection: collecting"),
+        "the agent's log does not tell of the inspection: {text}"
+    );
+    Ok(())
+}
+
+/// Leaves a former tenant's words at both ends of a disk and at every MiB between.
+fn mark(disk: &Path) -> Result<()> {
+    let file = fs::OpenOptions::new().write(true).open(disk)?;
+    let size = file.metadata()?.len();
+    for at in (0..size).step_by(1 << 20).chain([size - SECTOR]) {
+        file.write_all_at(b"the former tenant was here", at)?;
+    }
+    Ok(())
+}
+
 /// The oldest conductor that can be had: it knows nothing of TLS 1.3 alone, sends no token when it reads results, and
 /// takes its answers in older shapes.
 #[test]
 fn ironic_21_cleans_and_deploys() -> Result<()> {
     let probe = images::probe()?;
-    let lab = Lab::open("real-ironic-21", &IRONIC_21, Firmware::Bios, "")?;
+    let lab = Lab::open(&Plan::new("real-ironic-21", &IRONIC_21))?;
     lab.explain(core(&lab, &probe))
 }
 

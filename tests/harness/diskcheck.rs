@@ -1,7 +1,8 @@
-//! Looks at a machine's disk from outside: blank, blank at both ends, or an image.
+//! Looks at a machine's disk from outside: blank, blank at both ends, all zeros, or an image.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use std::fs::File;
+use std::io::Read;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
@@ -32,6 +33,23 @@ pub fn expect_blank_ends(disk: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Every byte is zero: whatever was there is gone.
+pub fn expect_zeros(disk: &Path) -> Result<()> {
+    let mut file = File::open(disk)?;
+    let (mut buffer, mut at) = (vec![0; usize::try_from(MIB)?], 0);
+    loop {
+        let read = file.read(&mut buffer)?;
+        if read == 0 {
+            return Ok(());
+        }
+        let place = buffer.iter().take(read).position(|byte| *byte != 0);
+        if let Some(place) = place {
+            bail!("{} still has something at byte {}", disk.display(), at + place);
+        }
+        at += read;
+    }
+}
+
 /// The disk holds the raw image `image` byte for byte, but for the ranges in `except` (start, end).
 ///
 /// A partition table moves its second copy to the disk's end, so the first two sectors and the image's last ones differ.
@@ -55,4 +73,19 @@ pub fn expect_image(disk: &Path, image: &Path, except: &[(u64, u64)]) -> Result<
         at += length as u64;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_single_byte_is_found_where_it_is() {
+        let disk = tempfile::NamedTempFile::new().unwrap();
+        disk.as_file().set_len(3 * MIB + 512).unwrap();
+        expect_zeros(disk.path()).unwrap();
+        disk.as_file().write_all_at(&[1], 3 * MIB + 511).unwrap();
+        let told = expect_zeros(disk.path()).unwrap_err().to_string();
+        assert!(told.ends_with("still has something at byte 3146239"), "{told}");
+    }
 }

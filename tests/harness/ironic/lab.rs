@@ -22,16 +22,35 @@ use std::time::Duration;
 pub const NODE: &str = "judged";
 /// How long one change of state may take on an emulated processor.
 pub const WITHIN: Duration = Duration::from_secs(240);
-/// The disk that hints pick (virtio), and the one that is smaller and so would be taken without hints (NVMe).
-pub const ROOT: LabDisk = LabDisk { name: "root", serial: "ROOT-0001", bytes: 8 << 30 };
-pub const OTHER: LabDisk = LabDisk { name: "other", serial: "OTHER-0002", bytes: 5 << 30 };
+/// The disk that hints pick, and the one that is smaller and so would be taken without hints.
+pub const ROOT: LabDisk = LabDisk { name: "root", serial: "ROOT-0001", bus: Bus::Virtio, bytes: 8 << 30 };
+pub const OTHER: LabDisk = LabDisk { name: "other", serial: "OTHER-0002", bus: Bus::Nvme, bytes: 5 << 30 };
 
 /// A disk of the machine.
 #[derive(Clone, Copy, Debug)]
 pub struct LabDisk {
     pub name: &'static str,
     pub serial: &'static str,
+    pub bus: Bus,
     pub bytes: u64,
+}
+
+/// What differs from lab to lab.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan<'a> {
+    pub name: &'a str,
+    pub release: &'static Release,
+    pub firmware: Firmware,
+    pub disks: &'a [LabDisk],
+    /// More of Ironic's configuration, sections and all.
+    pub more: &'a str,
+}
+
+impl Plan<'_> {
+    /// A BIOS machine with [`ROOT`] and [`OTHER`].
+    pub fn new<'a>(name: &'a str, release: &'static Release) -> Plan<'a> {
+        Plan { name, release, firmware: Firmware::Bios, disks: &[ROOT, OTHER], more: "" }
+    }
 }
 
 /// The parts end in this order: first what drives, last what is driven.
@@ -51,26 +70,27 @@ pub struct Lab {
 impl Lab {
     /// Installs and builds what is needed, then moves this thread into a network of its own and starts everything but
     /// the machine.
-    pub fn open(name: &str, release: &'static Release, firmware: Firmware, more: &str) -> Result<Self> {
+    pub fn open(plan: &Plan) -> Result<Self> {
+        let release = plan.release;
         super::install(release)?;
         artifacts::agent()?;
         artifacts::chassis()?;
         let profile = Profile::Server;
         let built = artifacts::ramdisk(profile, &target()?.join("ramdisk").join(profile.to_string()))?;
-        let folder = run_folder(name)?;
+        let folder = run_folder(plan.name)?;
         let network = Netns::enter()?;
         network.tap("tap0")?;
         let settings = Settings {
             folder: folder.clone(),
             address: netns::CONTROLLER.to_owned(),
             kernel_parameters: "console=ttyS0".to_owned(),
-            more: format!("[conductor]\nfile_url_allowed_paths = {}\n{more}", folder.display()),
+            more: format!("[conductor]\nfile_url_allowed_paths = {}\n{}", folder.display(), plan.more),
         };
         // Ironic links or copies what it serves, so both must lie where it may read.
         let (kernel, ramdisk) = (folder.join("kernel"), folder.join("ramdisk"));
         fs::copy(&built.kernel, &kernel)?;
         fs::copy(&built.ramdisk, &ramdisk)?;
-        let machine = machine(&folder, firmware, settings.http_root())?;
+        let machine = machine(&folder, plan, settings.http_root())?;
         let bmc =
             Bmc::start(netns::BMC, BMC_PORT, &machine, &target()?.join("debug/ferric-chassis"), &folder)?;
         Ok(Self {
@@ -176,18 +196,18 @@ impl Lab {
     }
 }
 
-fn machine(folder: &Path, firmware: Firmware, http_root: PathBuf) -> Result<Machine> {
-    let disks = [(ROOT, Bus::Virtio, 0), (OTHER, Bus::Nvme, 1)]
-        .into_iter()
-        .map(|(disk, bus, rank)| {
+fn machine(folder: &Path, plan: &Plan, http_root: PathBuf) -> Result<Machine> {
+    let disks = (0..)
+        .zip(plan.disks)
+        .map(|(rank, disk)| {
             let path = folder.join(disk.name);
             blank_disk(&path, disk.bytes)?;
-            Ok(Disk { path, serial: disk.serial.to_owned(), bus, rank, logged: false })
+            Ok(Disk { path, serial: disk.serial.to_owned(), bus: disk.bus, rank, logged: false })
         })
         .collect::<Result<_>>()?;
     let spec = Spec {
         name: "machine".to_owned(),
-        firmware,
+        firmware: plan.firmware,
         memory_mib: 512,
         processors: 2,
         mac: MAC.to_owned(),
