@@ -20,6 +20,21 @@ pub fn execute_deploy_step(context: &Context, params: &Params, job: &Job) -> Res
     })
 }
 
+/// What `write_image` takes.
+pub(super) fn image_arguments() -> Value {
+    json!({
+        "image_info": {
+            "description": "The image, as a deployment has it: id, urls, disk_format, and os_hash_algo with os_hash_value or \
+                            checksum",
+            "required": true,
+        },
+        "configdrive": {
+            "description": "The config drive: its URL, or its content packed by gzip, in base64. Default: none",
+            "required": false,
+        },
+    })
+}
+
 pub(super) fn write_image(context: &Context, args: &Map<String, Value>, job: &Job) -> Result<Value, Failure> {
     let Some(image_info) = args.get("image_info") else {
         return Err(failure::INVALID_PARAMS.with("the step write_image needs the argument 'image_info'"));

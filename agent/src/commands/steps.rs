@@ -42,12 +42,15 @@ pub fn published(family: Family) -> Value {
              "argsinfo": super::raid::arguments()},
             {"step": "write_image", "priority": 0, "interface": "deploy", "reboot_requested": false},
         ]),
+        // In a deployment the conductor's own step of that name brings the arguments. A service has none, and the conductor
+        // refuses arguments that are not named.
         Family::Service => json!([
             {"step": "delete_configuration", "priority": 0, "interface": "raid", "reboot_requested": false},
             {"step": "apply_configuration", "priority": 0, "interface": "raid", "reboot_requested": false,
              "argsinfo": super::raid::arguments()},
             {"step": "create_configuration", "priority": 0, "interface": "raid", "reboot_requested": false},
-            {"step": "write_image", "priority": 0, "interface": "deploy", "reboot_requested": false},
+            {"step": "write_image", "priority": 0, "interface": "deploy", "reboot_requested": false,
+             "argsinfo": super::deploy::image_arguments()},
         ]),
     };
     json!({

@@ -295,6 +295,8 @@ async fn service_steps_are_published_run_and_told_from_those_of_another_version(
     let published = &told["service_steps"]["GenericHardwareManager"];
     let write = published.as_array().unwrap().iter().find(|step| step["step"] == "write_image").unwrap();
     assert_eq!((&write["interface"], &write["priority"]), (&json!("deploy"), &json!(0)));
+    let needed = |name: &str| write["argsinfo"][name]["required"].clone();
+    assert_eq!((needed("image_info"), needed("configdrive")), (json!(true), json!(false)));
 
     let run = async |step: Value, version: Value| {
         let node = json!({"uuid": "n", "instance_info": {}, "properties": {}});
