@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use ferric_tests::debian::{Image, hex};
+use ferric_tests::httpd::Fault;
 use ferric_tests::ironic::lab::{Lab, LabDisk, NODE, OTHER, Plan, ROOT, WITHIN};
 use ferric_tests::ironic::setup::{IRONIC_21, IRONIC_39};
 use ferric_tests::machine::{Bus, Firmware};
@@ -34,6 +35,7 @@ fn ironic_39_takes_a_machine_through_its_life() -> Result<()> {
 
 fn life(lab: &Lab, probe: &images::Probe) -> Result<()> {
     let stages = Stages::default();
+    lab.add_step(NOTE, NOTE_PROGRAM, &note_manifest())?;
     lab.enrol(properties("bios"))?;
     stages.end("enrol, manage");
     scribble(&lab.disk(OTHER))?;
@@ -51,6 +53,8 @@ fn life(lab: &Lab, probe: &images::Probe) -> Result<()> {
     stages.end("rescue");
     awake(lab, "unrescue", json!({}), "rebuilt")?;
     stages.end("end of the rescue");
+    service(lab, &probe.qcow2)?;
+    stages.end("service: another image, and a step of the operator's own");
     lab.ironic.bring(NODE, "deleted", json!({}), "available", WITHIN)?;
     for disk in [ROOT, OTHER] {
         diskcheck::expect_blank_ends(&lab.disk(disk))?;
@@ -272,6 +276,45 @@ fn rescue(lab: &Lab) -> Result<()> {
         "the agent's port in a rescue: {agent:?}"
     );
     Ok(())
+}
+
+/// Two steps on a machine in use: the agent's own, which here writes another image with another config drive, and one
+/// that an operator put beside it, which leaves a note on the same disk.
+fn service(lab: &Lab, image: &Image) -> Result<()> {
+    let url = lab.images.offer("serviced.qcow2", &image.path, Fault::None);
+    let info = json!({
+        "id": "serviced", "urls": [url], "disk_format": "qcow2", "os_hash_algo": "sha256",
+        "os_hash_value": image.sha256,
+    });
+    let steps = json!({"service_steps": [
+        {"interface": "deploy", "step": "write_image", "args": {"image_info": info}},
+        {"interface": "deploy", "step": NOTE, "args": {"words": "as the service asked"}},
+    ]});
+    awake(lab, "service", steps, images::NO_CONFIG_DRIVE)?;
+    let mut note = vec![0; 21];
+    fs::File::open(lab.disk(ROOT))?.read_exact_at(&mut note, NOTE_AT)?;
+    ensure!(note == b"as the service asked\0", "the note is {:?}", String::from_utf8_lossy(&note));
+    Ok(())
+}
+
+/// The step that an operator brings, and where on the root disk it leaves its words.
+const NOTE: &str = "leave_note";
+const NOTE_AT: u64 = 4 << 30;
+const NOTE_PROGRAM: &str = r#"#!/bin/sh
+set -eu
+order=$(cat)
+field() { printf '%s' "$order" | sed -n "s/.*\"$1\":\"\([^\"]*\)\".*/\1/p"; }
+disk=$(field root_disk)
+field words | tr -d '\n' | dd of="$disk" bs=1M seek=4096 conv=notrunc,fsync
+printf '{"result": {"disk": "%s"}}\n' "$disk"
+"#;
+
+fn note_manifest() -> Value {
+    json!({
+        "name": NOTE,
+        "kinds": ["service"],
+        "args": {"words": {"description": "what to leave on the disk", "required": true}},
+    })
 }
 
 /// The kernel got what Ironic wrote, the request's own number included.

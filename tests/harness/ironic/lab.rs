@@ -8,12 +8,14 @@ use crate::debian::Image;
 use crate::httpd::{Fault, Httpd};
 use crate::machine::{Bus, Disk, Firmware, Machine, Spec, blank_disk};
 use crate::netns::{self, Netns};
-use crate::process::{Background, tail};
+use crate::process::{Background, call, tail};
 use crate::scene::{BMC_PORT, MAC};
 use anyhow::{Context, Result, ensure};
 use ferric_initramfs::Profile;
 use serde_json::{Value, json};
 use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -129,6 +131,23 @@ impl Lab {
         let port = json!({"node_uuid": uuid, "address": MAC});
         self.ironic.expect("POST", "/v1/ports", Some(&port))?;
         self.ironic.bring(NODE, "manage", json!({}), "manageable", WITHIN).map(drop)
+    }
+
+    /// Puts a step of an operator's own into the ramdisk, by an archive after it; before enrolment.
+    pub fn add_step(&self, name: &str, program: &str, manifest: &Value) -> Result<()> {
+        let above = self.folder.join("steps");
+        let folder = above.join("usr/lib/ferric/steps.d");
+        fs::create_dir_all(&folder)?;
+        fs::write(folder.join(name), program)?;
+        fs::set_permissions(folder.join(name), fs::Permissions::from_mode(0o755))?;
+        fs::write(folder.join(name).with_extension("json"), manifest.to_string())?;
+        let archive = self.folder.join("steps.cpio.gz");
+        let (from, to) = (above.display().to_string(), archive.display().to_string());
+        let owner = ["--uid", "0", "--gid", "0"];
+        let words = [&["-C", &from, "-cz", "--format=newc"][..], &owner, &["-f", &to, "usr"]].concat();
+        call("bsdtar", &words)?;
+        let mut ramdisk = fs::OpenOptions::new().append(true).open(&self.ramdisk)?;
+        ramdisk.write_all(&fs::read(archive)?).context("appending to the ramdisk")
     }
 
     /// Sets fields of the node; a path without a value is removed.
