@@ -45,10 +45,12 @@ pub fn published(family: Family) -> Value {
         // In a deployment the conductor's own step of that name brings the arguments. A service has none, and the conductor
         // refuses arguments that are not named.
         Family::Service => json!([
-            {"step": "delete_configuration", "priority": 0, "interface": "raid", "reboot_requested": false},
+            {"step": "delete_configuration", "priority": 0, "interface": "raid", "reboot_requested": false,
+             "abortable": true},
             {"step": "apply_configuration", "priority": 0, "interface": "raid", "reboot_requested": false,
              "argsinfo": super::raid::arguments()},
-            {"step": "create_configuration", "priority": 0, "interface": "raid", "reboot_requested": false},
+            {"step": "create_configuration", "priority": 0, "interface": "raid", "reboot_requested": false,
+             "abortable": true},
             {"step": "write_image", "priority": 0, "interface": "deploy", "reboot_requested": false,
              "argsinfo": super::deploy::image_arguments()},
         ]),
