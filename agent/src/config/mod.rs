@@ -8,13 +8,14 @@
 mod ini;
 mod inspection;
 pub mod kernel;
+mod meaning;
 mod reader;
 
 pub use inspection::Inspection;
+pub use meaning::tls_minimum;
 
 use crate::image::Verify;
 use ferric_common::ids::AgentToken;
-use ferric_common::limits;
 use ferric_common::wire::version::ApiVersion;
 use ini::Written;
 use reader::Reader;
@@ -160,7 +161,7 @@ pub fn parse(
         written.insert((*option).to_string(), value.clone());
     }
     let read = Reader::new(&written);
-    let mut config = meant(&written, &read)?;
+    let mut config = meaning::meant(&written, &read)?;
     config.told.extend(kernel::told(&kernel));
     config.told.extend(unheeded(&written, &read.asked()));
     Ok(config)
@@ -170,138 +171,6 @@ pub fn parse(
 fn unheeded(written: &Written, asked: &BTreeSet<&'static str>) -> Vec<String> {
     let unknown = written.keys().filter(|name| !asked.contains(name.as_str()));
     unknown.map(|name| format!("option {name} does nothing here: this agent does not have it")).collect()
-}
-
-/// One name or address, as the reference agent takes it, or several.
-fn time_servers(text: &str) -> Option<Vec<String>> {
-    let good = |server: &str| {
-        (1..=253).contains(&server.len())
-            && server.bytes().all(|b| b.is_ascii_alphanumeric() || b".:_-".contains(&b))
-    };
-    let servers: Vec<String> =
-        text.split([',', ' ']).map(str::trim).filter(|part| !part.is_empty()).map(String::from).collect();
-    (servers.len() <= limits::NTP_SERVERS && servers.iter().all(|server| good(server))).then_some(servers)
-}
-
-fn api_url(text: &str) -> Option<Url> {
-    let url = Url::parse(text.trim().trim_end_matches('/')).ok()?;
-    (matches!(url.scheme(), "http" | "https") && url.has_host()).then_some(url)
-}
-
-fn meant(written: &Written, read: &Reader<'_>) -> Result<Config, ConfigError> {
-    if read.text("api_url").is_some_and(|text| text == "mdns") {
-        return Err(ConfigError::Mdns);
-    }
-    let api_urls = read
-        .read("api_url", "a comma-separated list of http:// or https:// addresses", |text| {
-            text.split(',').filter(|part| !part.trim().is_empty()).map(api_url).collect::<Option<Vec<_>>>()
-        })?
-        .unwrap_or_default();
-    let inspection = inspection::read(read, &api_urls)?;
-    if api_urls.is_empty() && inspection.is_none() {
-        return Err(ConfigError::NoApi);
-    }
-    let trust = match (read.flag("insecure", false)?, read.text("cafile")) {
-        (true, _) => Trust::Insecure,
-        (false, Some(file)) => Trust::CaFile(file.into()),
-        (false, None) => Trust::SystemRoots,
-    };
-    let mut told = Vec::new();
-    let identity = read.pair("tls_cert_file", "tls_key_file")?;
-    let listen_identity = match (read.flag("listen_tls", false)?, identity) {
-        (true, Some(files)) => Some(files),
-        (true, None) => return Err(ConfigError::NoCertificate),
-        (false, identity) => {
-            told.extend(
-                identity
-                    .map(|_| "tls_cert_file and tls_key_file are not used without listen_tls = true".into()),
-            );
-            None
-        }
-    };
-    let token = read.text("agent_token").and_then(AgentToken::new);
-    if token.is_none() && read.text("agent_token").is_some() {
-        told.push("the agent token that was given is shorter than 32 characters and is not used".into());
-    }
-    let formats = read.text("permitted_image_formats").unwrap_or_else(|| "raw,gpt,qcow2".to_string());
-    let basic = read.text("image_server_auth_strategy").is_some_and(|s| s == "http_basic");
-    let listen_port = read.port("listen_port", 9999)?;
-    Ok(Config {
-        api_urls,
-        api_version: read.read("ironic_api_version", "an API version such as 1.68", |t| t.parse().ok())?,
-        request_id: read.read("global_request_id", "printable text without spaces", |text| {
-            (text.len() <= 255 && text.bytes().all(|b| b.is_ascii_graphic())).then(|| text.to_string())
-        })?,
-        token,
-        debug: read.flag("debug", false)?,
-        given: given(written),
-        told,
-        listen_host: read
-            .read("listen_host", "an IP address", |text| text.parse::<IpAddr>().ok())?
-            .filter(|address| !address.is_unspecified()),
-        listen_port,
-        advertise_host: read.text("advertise_host"),
-        advertise_port: read.port("advertise_port", listen_port)?,
-        advertise_https: read
-            .read("advertise_protocol", "http or https", |text| match text {
-                "http" => Some(false),
-                "https" => Some(true),
-                _ => None,
-            })?
-            .unwrap_or(false),
-        network_interface: read.text("network_interface"),
-        address_attempts: read.number("ip_lookup_attempts", 6)?.max(1),
-        address_pause: read.seconds("ip_lookup_sleep", 10)?,
-        lookup_timeout: read.seconds("lookup_timeout", 600)?,
-        lookup_interval: read.seconds("lookup_interval", 1)?,
-        request_timeout: read.seconds("http_request_timeout", 30)?.max(Duration::from_secs(1)),
-        trust,
-        client_identity: read.pair("certfile", "keyfile")?,
-        tls_minimum: read.read("tls_min_version", "1.2 or 1.3", tls_minimum)?.unwrap_or(TlsMinimum::V12),
-        curve: read
-            .read("tls_certificate_curve", "p256, p384 or p521", |text| match text {
-                "p256" => Some(Curve::P256),
-                "p384" | "p521" => Some(Curve::P384),
-                _ => None,
-            })?
-            .unwrap_or(Curve::P384),
-        auto_tls: read.flag("enable_auto_tls", true)?,
-        listen_identity,
-        ntp_servers: read
-            .read("ntp_server", "a comma-separated list of names or addresses of time servers", time_servers)?
-            .unwrap_or_default(),
-        hardware_delay: read.seconds("hardware_initialization_delay", 0)?,
-        disk_wait_attempts: read.number("disk_wait_attempts", 10)?,
-        disk_wait_delay: read.seconds("disk_wait_delay", 3)?,
-        md5_enabled: read.flag("md5_enabled", false)?,
-        permitted_image_formats: formats.split(',').map(|f| f.trim().to_ascii_lowercase()).collect(),
-        image_user: read.text("image_server_user").filter(|_| basic),
-        image_password: read.text("image_server_password").filter(|_| basic),
-        ignore_bootloader_failure: read.flag("ignore_bootloader_failure", false)?,
-        guard_special_filesystems: read.flag("guard_special_filesystems", true)?,
-        enable_discard_erase: read.flag("enable_discard_erase", false)?,
-        verify: read.read("verify", "sample or all", |text| text.parse().ok())?.unwrap_or_default(),
-        inspection,
-    })
-}
-
-/// The options as they were written, without what must not be read by others.
-fn given(written: &Written) -> String {
-    let secret = |name: &str| ["token", "password", "secret"].iter().any(|word| name.contains(word));
-    let shown = |(name, value): (&String, &String)| match secret(name) || value.contains('@') {
-        true => format!("{name}=***"),
-        false => format!("{name}={value}"),
-    };
-    written.iter().map(shown).collect::<Vec<_>>().join(" ")
-}
-
-/// `1.2` or `1.3`, as the kernel parameter and the lookup answer write it.
-pub fn tls_minimum(text: &str) -> Option<TlsMinimum> {
-    match text {
-        "1.2" => Some(TlsMinimum::V12),
-        "1.3" => Some(TlsMinimum::V13),
-        _ => None,
-    }
 }
 
 #[cfg(test)]
