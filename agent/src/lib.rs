@@ -10,6 +10,7 @@ pub mod executor;
 pub mod fetch;
 pub mod image;
 pub mod init;
+pub mod inject;
 pub mod inspection;
 pub mod inventory;
 pub mod logging;

@@ -66,6 +66,9 @@ pub struct Written {
     pub config_drive: String,
     /// MBR disk signature, `0x%08x`.
     pub root_uuid: String,
+    /// A step has been at the disk since: the same image again is written again.
+    #[serde(default)]
+    pub changed: bool,
 }
 
 /// The folder with both files.

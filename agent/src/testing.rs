@@ -249,6 +249,7 @@ pub fn context(machine: Arc<dyn Machine>, writer: impl ImageWriter + 'static) ->
         shelf: crate::outside::Shelf::default(),
         programs: Box::new(crate::platform::linux::child::LinuxPrograms),
         tls: crate::conductor::tls::client_config(&Trust::Insecure).unwrap(),
+        unchecked_tls: || Err("the tests have no such thing".into()),
         runtime: tokio::runtime::Handle::current(),
         rules: Rules::default(),
         node: Mutex::new(NodeView::default()),

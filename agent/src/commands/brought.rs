@@ -1,7 +1,6 @@
 //! Where commands meet the steps that an operator brought along: what they are told, and the wire's classes out.
 
 use super::{Context, Failure, Job, Params, failure, rooms};
-use crate::commands::context::lock;
 use crate::outside::protocol::Order;
 use crate::outside::{self, Manifest, Stop};
 use ferric_common::events::Progress;
@@ -31,6 +30,8 @@ pub fn run(
     job: &Job,
 ) -> Result<Value, Failure> {
     manifest.check_args(args).map_err(|why| failure::INVALID_PARAMS.with(why))?;
+    // Whatever it does to the disk: the same image is written again if it is asked for.
+    context.note_change();
     let class = match kind {
         "clean" => {
             // It may erase what was written.
@@ -43,7 +44,7 @@ pub fn run(
     let machine = context.machine.as_ref();
     let disks = machine.disks().map_err(|error| class.with(failure::chain(&error)))?;
     let disks = disks.into_iter().map(|facts| serde_json::to_value(facts.disk).unwrap_or_default()).collect();
-    let root_disk = root_disk(context);
+    let root_disk = rooms::instance_disk(context).ok();
     let partitions = root_disk.as_deref().and_then(|disk| machine.partitions(disk).ok()).unwrap_or_default();
     let order = Order {
         kind,
@@ -59,10 +60,4 @@ pub fn run(
     tracing::info!("step {} is {}", manifest.name, program.display());
     outside::run(manifest, program, &order, context.programs.as_ref(), job)
         .map_err(|error| class.with(failure::chain(&error)))
-}
-
-/// The disk that was written in this boot, else the one that the hints choose.
-fn root_disk(context: &Context) -> Option<String> {
-    let written = lock(&context.written).as_ref().map(|written| written.device.clone());
-    written.or_else(|| rooms::root_disk(context).ok())
 }

@@ -79,13 +79,15 @@ fn small_file(context: &Context, url: &Url, authorization: Option<HeaderValue>) 
             Err(error) => return Err(error.to_string()),
         }
         if attempt < limits::DOWNLOAD_TRIES {
-            let pause = ferric_common::backoff::Backoff {
-                floor: Duration::from_secs(1),
-                ceiling: Duration::from_secs(30),
-            };
-            let random = getrandom::u32().unwrap_or(u32::MAX / 2);
-            context.runtime.block_on(tokio::time::sleep(pause.pause(attempt, random)));
+            context.runtime.block_on(tokio::time::sleep(pause(attempt)));
         }
     }
     Err(format!("{last} ({} tries)", limits::DOWNLOAD_TRIES))
+}
+
+/// How long to wait after so many tries.
+pub(super) fn pause(attempt: u32) -> Duration {
+    let pause =
+        ferric_common::backoff::Backoff { floor: Duration::from_secs(1), ceiling: Duration::from_secs(30) };
+    pause.pause(attempt, getrandom::u32().unwrap_or(u32::MAX / 2))
 }

@@ -41,6 +41,9 @@ impl NodeView {
 /// Keeps what was written (or that nothing is) where a crash does not reach it.
 pub type Remember = Box<dyn Fn(Option<&Written>) + Send + Sync>;
 
+/// Makes what talks to servers without looking at their certificates, for a step that says so by name.
+pub type MakeTls = fn() -> Result<Arc<rustls::ClientConfig>, String>;
+
 /// Shared by all commands of a boot.
 pub struct Context {
     pub machine: Arc<dyn Machine>,
@@ -50,6 +53,7 @@ pub struct Context {
     pub programs: Box<dyn Programs>,
     /// For image and checksum servers.
     pub tls: Arc<rustls::ClientConfig>,
+    pub unchecked_tls: MakeTls,
     pub runtime: tokio::runtime::Handle,
     pub rules: Rules,
     pub node: Mutex<NodeView>,
@@ -76,6 +80,14 @@ impl Context {
     pub fn forget_written(&self) {
         *lock(&self.written) = None;
         (self.remember)(None);
+    }
+    /// A step may change what was written: the disk keeps its name and signature, but is no longer the image's copy.
+    pub fn note_change(&self) {
+        let mut written = lock(&self.written);
+        if let Some(written) = written.as_mut().filter(|written| !written.changed) {
+            written.changed = true;
+            (self.remember)(Some(written));
+        }
     }
     /// Takes over the node that came with a command: it is newer than the lookup's.
     pub fn cache_node(&self, node: &Value) {

@@ -1,7 +1,7 @@
 //! Namespace `deploy`: the steps that put an instance on the machine.
 
 use super::steps::{self, Family};
-use super::{Context, Failure, Job, Params, failure, raid, rooms, standby};
+use super::{Context, Failure, Job, Params, failure, inject, raid, rooms, standby};
 use serde_json::{Map, Value, json};
 
 pub fn get_deploy_steps(context: &Context, params: &Params, _job: &Job) -> Result<Value, Failure> {
@@ -14,6 +14,7 @@ pub fn execute_deploy_step(context: &Context, params: &Params, job: &Job) -> Res
         "erase_devices_metadata" => rooms::erase_devices_metadata(context),
         "apply_configuration" => raid::apply_configuration(context, args),
         "clean_uefi_nvram" => rooms::clean_uefi_nvram(context, args),
+        "inject_files" => inject::inject_files(context, params, args),
         // The conductor's own step; whoever sends it in-band gets the truth: a whole-disk image boots by itself.
         "prepare_instance_boot" => Ok(Value::Null),
         _ => Err(steps::unknown(name)),

@@ -14,6 +14,7 @@ pub mod deploy;
 pub mod failure;
 pub mod image;
 pub mod image_info;
+mod inject;
 pub mod log;
 pub mod raid;
 pub mod rescue;

@@ -1,5 +1,6 @@
 //! Where commands meet the disk and image rooms: their types and errors in, the wire's classes out.
 
+use super::context::lock;
 use super::image_info::Image;
 use super::{Context, Failure, Job, failure};
 use crate::bootloader;
@@ -107,6 +108,15 @@ pub fn root_disk(context: &Context) -> Result<String, Failure> {
         }
         std::thread::sleep(context.rules.disk_pause);
     }
+}
+
+/// The disk that was written in this boot, else the one that the hints choose.
+///
+/// # Errors
+/// As [`root_disk`].
+pub fn instance_disk(context: &Context) -> Result<String, Failure> {
+    let written = lock(&context.written).as_ref().map(|written| written.device.clone());
+    written.map_or_else(|| root_disk(context), Ok)
 }
 
 fn root_disk_now(context: &Context) -> Result<String, Failure> {

@@ -49,6 +49,7 @@ pub fn write(
         device: device.clone(),
         config_drive: config_drive.as_deref().map(fingerprint).unwrap_or_default(),
         root_uuid: String::new(),
+        changed: false,
     };
     if let Some(before) = context::lock(&context.written).clone()
         && (Written { root_uuid: before.root_uuid.clone(), ..plan.clone() }) == before

@@ -30,8 +30,8 @@ pub fn hardware_manager_version() -> Value {
     json!({"generic_hardware_manager": "1.2"})
 }
 
-/// The steps that this agent has, as published.
-pub fn published(family: Family) -> Value {
+/// The steps that this agent has, as published. The priority of `inject_files` is the deployment's.
+pub fn published(family: Family, inject_priority: u32) -> Value {
     let steps = match family {
         Family::Clean => super::clean::published(),
         Family::Deploy => json!([
@@ -41,6 +41,7 @@ pub fn published(family: Family) -> Value {
             {"step": "apply_configuration", "priority": 0, "interface": "raid", "reboot_requested": false,
              "argsinfo": super::raid::arguments()},
             {"step": "write_image", "priority": 0, "interface": "deploy", "reboot_requested": false},
+            super::inject::published(inject_priority),
         ]),
         // In a deployment the conductor's own step of that name brings the arguments. A service has none, and the conductor
         // refuses arguments that are not named.
@@ -53,6 +54,7 @@ pub fn published(family: Family) -> Value {
              "abortable": true},
             {"step": "write_image", "priority": 0, "interface": "deploy", "reboot_requested": false,
              "argsinfo": super::deploy::image_arguments()},
+            super::inject::published(inject_priority),
         ]),
     };
     json!({
@@ -65,7 +67,7 @@ pub fn published(family: Family) -> Value {
 pub fn own_names() -> Vec<String> {
     let mut names = vec!["prepare_instance_boot".to_owned()];
     for family in [Family::Clean, Family::Deploy, Family::Service] {
-        let list = published(family);
+        let list = published(family, 0);
         let steps = list.pointer(&format!("/{}_steps/{MANAGER}", family.word())).and_then(Value::as_array);
         let name = |step: &Value| step.get("step").and_then(Value::as_str).map(str::to_owned);
         names.extend(steps.into_iter().flatten().filter_map(name));
@@ -77,7 +79,7 @@ pub fn own_names() -> Vec<String> {
 pub fn list(family: Family, context: &Context, params: &Params) -> Result<Value, Failure> {
     cache(context, params);
     context.shelf.tell();
-    let mut answer = published(family);
+    let mut answer = published(family, context.rules.inject_priority);
     let word = family.word();
     let list = answer.pointer_mut(&format!("/{word}_steps/{MANAGER}")).and_then(Value::as_array_mut);
     if let Some(list) = list {

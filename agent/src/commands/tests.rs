@@ -66,6 +66,49 @@ async fn an_image_that_is_already_there_is_not_written_again() {
 }
 
 #[tokio::test]
+async fn an_image_is_written_again_after_a_step_was_at_the_disk() {
+    let lab = lab(SmallMachine::with_disks(&[("/dev/sda", 8)]), Act::Succeed);
+    lab.write(json!({"image_info": image_info()})).await;
+    let step = json!({"interface": "deploy", "step": "inject_files",
+                      "args": {"files": [{"path": "/etc/motd", "content": "aGk="}]}});
+    let params = json!({"step": step, "node": {"uuid": "n"}, "ports": []});
+    let result = lab.run("deploy.execute_deploy_step", params).await;
+    assert_eq!(
+        failed(&result),
+        ("DeviceNotFound", "No partition found with path etc, scanned: no partition")
+    );
+    let uuids = lab.run("standby.get_partition_uuids", json!({})).await.command_result;
+    assert_eq!(uuids, Some(json!({"root uuid": "0x1234abcd"})), "the system is still there");
+    lab.write(json!({"image_info": image_info()})).await;
+    assert_eq!(lab.orders.lock().unwrap().len(), 2);
+    lab.write(json!({"image_info": image_info()})).await;
+    assert_eq!(lab.orders.lock().unwrap().len(), 2, "now it is the image's copy again");
+}
+
+#[tokio::test]
+async fn files_of_the_node_and_of_the_step_are_checked_before_anything_is_touched() {
+    let lab = lab(SmallMachine::with_disks(&[("/dev/sda", 8)]), Act::Succeed);
+    let run = |properties: Value, args: Value| {
+        let step = json!({"interface": "deploy", "step": "inject_files", "args": args});
+        let node = json!({"uuid": "n", "properties": properties});
+        lab.run("service.execute_service_step", json!({"step": step, "node": node, "ports": []}))
+    };
+    let result = run(json!({"inject_files": [{"path": "/etc/a"}]}), json!({})).await;
+    assert_eq!(
+        failed(&result),
+        (
+            "InvalidCommandParamsError",
+            "Validation of files failed: file 1 ('/etc/a'): it needs content, a text, or deleted"
+        )
+    );
+    let file = json!([{"path": "/etc/a", "content": ""}]);
+    let result = run(json!({}), json!({"files": file, "verify_ca": "/ca"})).await;
+    assert_eq!(failed(&result), ("InvalidCommandParamsError", "verify_ca must be true or false"));
+    let result = run(json!({"inject_files": null}), json!({"files": []})).await;
+    assert_eq!(result.command_result.unwrap()["service_result"], Value::Null, "nothing to do is no failure");
+}
+
+#[tokio::test]
 async fn failures_carry_class_and_words() {
     let none = lab(SmallMachine::with_disks(&[("/dev/sda", 2)]), Act::Succeed);
     let result = none.write(json!({"image_info": image_info()})).await;

@@ -116,6 +116,11 @@ pub const PARAMETERS: &[Parameter] = &[
         "enable_discard_erase",
         "a disk whose own erase command failed may be discarded",
     ),
+    option(
+        "ipa-inject-files-priority",
+        "inject_files_priority",
+        "priority at which each deployment injects files, up to 99; 0: where a template asks for it",
+    ),
     // inspection
     option(
         "ipa-inspection-callback-url",
@@ -146,7 +151,6 @@ pub const PARAMETERS: &[Parameter] = &[
     nothing("ipa-image-download-connection-retries", "fixed: 5 tries, and going on where one ended"),
     nothing("ipa-image-download-connection-retry-interval", "fixed: doubling pauses"),
     nothing("ipa-image-download-max-duration", "fixed: 6 hours"),
-    nothing("ipa-inject-files-priority", "this version does not inject files"),
     nothing(
         "ipa-use-mdns",
         "multicast DNS is not asked, as anybody may answer; name the controller in ipa-api-url",
@@ -212,7 +216,6 @@ mod tests {
             said,
             [
                 "kernel parameter ferric-verfy is not known; check its spelling",
-                "kernel parameter ipa-inject-files-priority does nothing here: this version does not inject files",
                 "kernel parameter ipa-lokup-timeout is not known; check its spelling",
                 "kernel parameter ipa-use-mdns does nothing here: multicast DNS is not asked, as anybody may answer; \
                  name the controller in ipa-api-url",

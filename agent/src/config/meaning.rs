@@ -55,6 +55,11 @@ pub(super) fn meant(written: &Written, read: &Reader<'_>) -> Result<Config, Conf
         image_user,
         image_password,
         ignore_bootloader_failure: read.flag("ignore_bootloader_failure", false)?,
+        inject_files_priority: read
+            .read("inject_files_priority", "a number from 0 to 99", |text| {
+                text.parse().ok().filter(|priority| *priority <= 99)
+            })?
+            .unwrap_or(0),
         guard_special_filesystems: read.flag("guard_special_filesystems", true)?,
         enable_discard_erase: read.flag("enable_discard_erase", false)?,
         verify: read.read("verify", "sample or all", |text| text.parse().ok())?.unwrap_or_default(),

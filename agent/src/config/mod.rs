@@ -119,6 +119,7 @@ pub struct Config {
     pub ignore_bootloader_failure: bool,
     pub guard_special_filesystems: bool,
     pub enable_discard_erase: bool,
+    pub inject_files_priority: u32,
     /// How much of an image is read back.
     pub verify: Verify,
     pub inspection: Option<Inspection>,

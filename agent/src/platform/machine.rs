@@ -3,6 +3,7 @@
 use super::block::BlockDevice;
 use super::drive::{ArrayOrder, Ata, Holder, Nvme};
 use super::efi::EfiVariables;
+use super::linux::tree::Tree;
 use crate::inventory::bmc::Bmc;
 use ferric_common::wire::inventory::{Disk, Inventory};
 use std::collections::BTreeMap;
@@ -47,6 +48,9 @@ pub struct LogFile {
 
 /// Reads a mounted folder.
 pub type Look<'a> = &'a mut dyn FnMut(&Path) -> std::io::Result<()>;
+
+/// Changes a mounted file system.
+pub type Change<'a> = &'a mut dyn FnMut(&Tree) -> std::io::Result<()>;
 
 /// Everything the agent asks of its machine. Calls may block for up to a second; async callers use a blocking thread.
 pub trait Machine: Send + Sync {
@@ -135,6 +139,14 @@ pub trait Machine: Send + Sync {
     /// The mount's, or the one that `look` returned.
     fn look_into(&self, partition: &str, kind: &'static str, look: Look<'_>) -> Result<(), MachineError> {
         let (_, _) = (kind, look);
+        Err(MachineError::NotOurs { action: "mount", what: partition.to_owned() })
+    }
+    /// Mounts a partition, has `change` work on it, flushes and unmounts it again. The kernel finds out which file system it is.
+    ///
+    /// # Errors
+    /// As [`Machine::look_into`]; a flush that failed.
+    fn change(&self, partition: &str, change: Change<'_>) -> Result<(), MachineError> {
+        let _ = change;
         Err(MachineError::NotOurs { action: "mount", what: partition.to_owned() })
     }
     /// The firmware's variables.

@@ -2,7 +2,7 @@
 
 use crate::commands::rooms::ImageWriter;
 use crate::commands::{Context, NodeView, Rules, failure, steps};
-use crate::config::Config;
+use crate::config::{Config, Trust};
 use crate::outside::{self, Shelf};
 use crate::platform::linux::child::LinuxPrograms;
 use crate::platform::machine::Machine;
@@ -36,6 +36,7 @@ pub(super) fn context(
         ignore_bootloader_failure: config.ignore_bootloader_failure,
         wipe_special_filesystems: !config.guard_special_filesystems,
         discard_erase: config.enable_discard_erase,
+        inject_priority: config.inject_files_priority,
         verify: config.verify,
         disk_wait: config.disk_wait_delay.saturating_mul(config.disk_wait_attempts),
         disk_pause: config.disk_wait_delay.max(Duration::from_millis(100)),
@@ -50,6 +51,9 @@ pub(super) fn context(
         shelf,
         programs: Box::new(LinuxPrograms),
         tls,
+        unchecked_tls: || {
+            crate::conductor::tls::client_config(&Trust::Insecure).map_err(|error| failure::chain(&error))
+        },
         runtime: tokio::runtime::Handle::current(),
         rules,
         node: Mutex::new(NodeView {

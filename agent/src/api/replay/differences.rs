@@ -4,7 +4,6 @@
 pub(super) type Row = (&'static str, &'static str, &'static str);
 
 const BURN_IN: &str = "it wears disks out for days with programs that would double the ramdisk; not published, so nobody can ask for it";
-const NOT_YET: &str = "not built yet";
 const ECHO: &str = "a step is echoed as interface, step and priority: its arguments may hold credentials, and all later lists would repeat them";
 const KEY: &str =
     "the recorded error is a KeyError on a node without instance_info; ours says what is not supported";
@@ -18,7 +17,6 @@ pub(super) const DIFFERENCES: &[Row] = &[
     ("*", "command_result.clean_steps.GenericHardwareManager.burnin_gpu: missing", BURN_IN),
     ("*", "command_result.clean_steps.GenericHardwareManager.burnin_memory: missing", BURN_IN),
     ("*", "command_result.clean_steps.GenericHardwareManager.burnin_network: missing", BURN_IN),
-    ("*", "command_result.deploy_steps.GenericHardwareManager.inject_files: missing", NOT_YET),
     (
         "*",
         "command_result.deploy_steps.GenericHardwareManager.execute_bootc_install: missing",
@@ -28,7 +26,6 @@ pub(super) const DIFFERENCES: &[Row] = &[
     ("*", "command_result.service_steps.GenericHardwareManager.burnin_gpu: missing", BURN_IN),
     ("*", "command_result.service_steps.GenericHardwareManager.burnin_memory: missing", BURN_IN),
     ("*", "command_result.service_steps.GenericHardwareManager.burnin_network: missing", BURN_IN),
-    ("*", "command_result.service_steps.GenericHardwareManager.inject_files: missing", NOT_YET),
     (
         "*",
         "command_result.service_steps.GenericHardwareManager.execute_bootc_install: missing",

@@ -5,7 +5,8 @@ use crate::inventory::bmc::Bmc;
 use crate::platform::block::BlockDevice;
 use crate::platform::drive::{ArrayOrder, Ata, Holder, HolderKind, Nvme};
 use crate::platform::efi::EfiVariables;
-use crate::platform::machine::{DiskFacts, LogFile, Look, Machine, MachineError};
+use crate::platform::linux::tree::Tree;
+use crate::platform::machine::{Change, DiskFacts, LogFile, Look, Machine, MachineError};
 use ferric_common::units::DiskOffset;
 use ferric_common::wire::inventory::{Disk, Inventory};
 use std::collections::BTreeMap;
@@ -236,6 +237,12 @@ impl Machine for FakeMachine {
             what: partition.to_owned(),
             source,
         })
+    }
+    fn change(&self, partition: &str, change: Change<'_>) -> Result<(), MachineError> {
+        self.note(Call::Mounted(partition.to_owned(), "any"));
+        let folder = self.folders.get(partition).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound));
+        let changed = folder.and_then(|folder| Tree::open(folder)).and_then(|tree| change(&tree));
+        changed.map_err(|source| MachineError::Io { action: "changing", what: partition.to_owned(), source })
     }
     fn efi_variables(&self) -> Result<Arc<dyn EfiVariables>, MachineError> {
         let none = || MachineError::NotOurs { action: "change", what: "boot entries".to_owned() };

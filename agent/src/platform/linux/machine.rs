@@ -12,7 +12,7 @@ use crate::network::settings;
 use crate::platform::block::BlockDevice;
 use crate::platform::drive::{ArrayOrder, Ata, Holder, HolderKind, Nvme};
 use crate::platform::efi::EfiVariables;
-use crate::platform::machine::{DiskFacts, LogFile, Look, Machine, MachineError};
+use crate::platform::machine::{Change, DiskFacts, LogFile, Look, Machine, MachineError};
 use ferric_common::units::MIB;
 use ferric_common::wire::inventory::{Disk, Inventory};
 use nix::sys::reboot::{RebootMode, reboot};
@@ -282,6 +282,16 @@ impl Machine for LinuxMachine {
         let on = Path::new(STATE_DIR).join("mounted");
         process::with_mounted(Path::new(partition), kind, &on, look).map_err(|source| MachineError::Io {
             action: "mounting and reading",
+            what: partition.to_owned(),
+            source,
+        })
+    }
+
+    fn change(&self, partition: &str, change: Change<'_>) -> Result<(), MachineError> {
+        self.must_be_ours("mount", partition)?;
+        let on = Path::new(STATE_DIR).join("mounted");
+        process::with_changeable(Path::new(partition), &on, change).map_err(|source| MachineError::Io {
+            action: "mounting and changing",
             what: partition.to_owned(),
             source,
         })

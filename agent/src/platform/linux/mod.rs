@@ -23,6 +23,7 @@ pub mod packet;
 pub mod process;
 pub mod pstore;
 pub mod socket;
+pub mod tree;
 pub mod uevent;
 
 /// Folder of the agent's own state in the ramdisk, mode 0700.

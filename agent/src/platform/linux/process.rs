@@ -1,5 +1,7 @@
 //! What only process 1 does to the system: mounts, console, host name, children, the end.
 
+use super::tree::Tree;
+use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::reboot::{RebootMode, reboot, set_cad_enabled};
@@ -61,6 +63,42 @@ pub fn with_mounted(
     // Lazily if it is busy: a mount that stays would keep the disk from being written again.
     let gone = umount2(on, MntFlags::empty()).or_else(|_| umount2(on, MntFlags::MNT_DETACH));
     looked.and_then(|()| Ok(gone?))
+}
+
+/// The file systems that an installed system's partitions may have; ext4's driver knows ext2 and ext3, too.
+const SYSTEMS: [&str; 4] = ["ext4", "xfs", "btrfs", "vfat"];
+
+/// Mounts a partition on a folder of its own, has `change` work on it, flushes and unmounts it.
+///
+/// # Errors
+/// As mount(2), syncfs(2) and umount2(2), or what `change` returned.
+pub fn with_changeable(
+    device: &Path,
+    on: &Path,
+    change: &mut dyn FnMut(&Tree) -> io::Result<()>,
+) -> io::Result<()> {
+    folder(on, 0o700)?;
+    mount_any(device, on)?;
+    let changed = Tree::open(on).and_then(|tree| {
+        change(&tree)?;
+        tree.flush()
+    });
+    let gone = umount2(on, MntFlags::empty()).or_else(|_| umount2(on, MntFlags::MNT_DETACH));
+    changed.and_then(|()| Ok(gone?))
+}
+
+fn mount_any(device: &Path, on: &Path) -> io::Result<()> {
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    for kind in SYSTEMS {
+        match mount(Some(device), on, Some(kind), flags, None::<&str>) {
+            // Another file system, or one that this kernel has no driver for.
+            Err(Errno::EINVAL | Errno::ENODEV) => {}
+            other => return Ok(other?),
+        }
+    }
+    Err(io::Error::other(
+        "it holds no file system that can be mounted here (ext2, ext3, ext4, xfs, btrfs, vfat)",
+    ))
 }
 
 /// Makes a folder with this mode, whatever the umask says.
