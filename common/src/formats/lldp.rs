@@ -31,6 +31,12 @@ pub fn tlvs(unit: &[u8]) -> Vec<Tlv<'_>> {
     found
 }
 
+/// Whether the sender says goodbye: a time to live of 0 (8.5.4), as a port sends before it is switched off. Such a unit
+/// holds nothing but who says so.
+pub fn is_shutdown(unit: &[u8]) -> bool {
+    tlvs(unit).iter().any(|tlv| tlv.kind == 3 && matches!(tlv.value, [0, 0, ..]))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -47,6 +53,14 @@ mod tests {
         let shape: Vec<(u8, usize)> = found.iter().map(|tlv| (tlv.kind, tlv.value.len())).collect();
         assert_eq!(shape, [(1, 7), (2, 2), (3, 2), (4, 300), (0, 0)]);
         assert_eq!(found[0].value, [4, 1, 2, 3, 4, 5, 6]);
+    }
+
+    #[test]
+    fn a_time_to_live_of_zero_is_a_goodbye() {
+        let unit = |high, low| vec![0x02, 0x02, 4, 1, 0x04, 0x02, 5, b'1', 0x06, 0x02, high, low, 0, 0];
+        assert!(is_shutdown(&unit(0, 0)));
+        assert!(!is_shutdown(&unit(0, 120)) && !is_shutdown(&unit(1, 0)));
+        assert!(!is_shutdown(&[0x06, 0x01, 0]) && !is_shutdown(&[]));
     }
 
     #[test]

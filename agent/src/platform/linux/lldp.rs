@@ -1,6 +1,7 @@
 //! Listens for LLDP frames on several interfaces at once: raw sockets (packet(7)), one deadline for all.
 #![allow(unsafe_code)]
 
+use ferric_common::formats::lldp;
 use nix::net::if_::if_nametoindex;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::collections::BTreeMap;
@@ -68,8 +69,13 @@ fn one_round(ears: &mut Vec<Ear>, time: Duration, heard: &mut BTreeMap<String, V
         match nix::sys::socket::recv(ear.socket.as_raw_fd(), &mut frame, nix::sys::socket::MsgFlags::empty())
         {
             Ok(length) if length > 0 => {
-                heard.insert(ear.name.clone(), frame.get(..length).unwrap_or_default().to_vec());
-                false
+                let unit = frame.get(..length).unwrap_or_default();
+                // A neighbour that says goodbye says nothing else; what comes next is worth the wait.
+                let is_goodbye = lldp::is_shutdown(unit);
+                if !is_goodbye {
+                    heard.insert(ear.name.clone(), unit.to_vec());
+                }
+                is_goodbye
             }
             // Nothing yet, or the link went down for a moment.
             _ => true,
@@ -179,6 +185,22 @@ mod tests {
         assert_eq!(fs::read_to_string(&command).unwrap(), "lldp stop");
         assert_eq!(failed.len(), 1);
         assert!(failed[0].starts_with("stopping the LLDP agent of 0000:3b:00.1 by "), "{failed:?}");
+    }
+
+    #[test]
+    fn a_goodbye_is_passed_over_and_what_comes_next_counts() {
+        let (near, far) = std::os::unix::net::UnixDatagram::pair().unwrap();
+        near.set_nonblocking(true).unwrap();
+        let mut ears = vec![Ear { name: "eth0".into(), socket: near.into() }];
+        let mut heard = BTreeMap::new();
+        far.send(&[0x02, 0x02, 7, b'a', 0x04, 0x02, 7, b'b', 0x06, 0x02, 0, 0, 0, 0]).unwrap();
+        one_round(&mut ears, Duration::from_secs(60), &mut heard).unwrap();
+        assert!(heard.is_empty() && ears.len() == 1);
+        let told = [0x02, 0x02, 7, b'a', 0x04, 0x02, 7, b'b', 0x06, 0x02, 0, 120, 0, 0];
+        far.send(&told).unwrap();
+        one_round(&mut ears, Duration::from_secs(60), &mut heard).unwrap();
+        assert_eq!(heard.get("eth0").map(Vec::as_slice), Some(&told[..]));
+        assert!(ears.is_empty());
     }
 
     #[test]
