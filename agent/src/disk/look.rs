@@ -3,7 +3,7 @@
 
 use super::wipe::{chain, read, scan};
 use crate::platform::block::BlockDevice;
-use crate::platform::machine::Machine;
+use crate::platform::machine::{DiskFacts, Machine};
 use ferric_common::formats::gpt::{self, Gpt};
 use ferric_common::formats::mbr;
 use ferric_common::formats::signatures::{self, Kind};
@@ -63,6 +63,16 @@ impl Device {
             |at: usize| head.get(at..at + 10).is_some_and(|label| label.eq_ignore_ascii_case(b"ir-vfd-dev"));
         Ok(if is_floppy(43) || is_floppy(71) { Look::VirtualFloppy } else { Look::Erasable })
     }
+}
+
+/// Whether a BMC shows this disk: an image that somebody inserted, not a part of the machine. BMCs say so in the model, and plug
+/// it in by USB.
+pub fn is_virtual_media(facts: &DiskFacts) -> bool {
+    let model = facts.disk.model.as_deref().filter(|_| facts.disk.tran.as_deref() == Some("usb"));
+    model.is_some_and(|model| {
+        let model = model.to_ascii_lowercase();
+        ["virtual media", "virtual floppy", "virtual cd"].iter().any(|words| model.contains(words))
+    })
 }
 
 /// A partition in the table of `head` whose type says that it is shared between machines.

@@ -117,6 +117,10 @@ pub fn erase_devices_metadata(machine: &dyn Machine, node: &Value) -> Result<Val
             tracing::info!(disk = facts.disk.name, "left alone: read-only or in skip_block_devices");
             continue;
         }
+        if look::is_virtual_media(&facts) {
+            tracing::info!(disk = facts.disk.name, "left alone: virtual media of the BMC");
+            continue;
+        }
         if look::is_kept_array(machine, &facts.disk.name, &skip.volume_names) {
             tracing::info!(disk = facts.disk.name, "left alone: an array in skip_block_devices");
             continue;

@@ -89,6 +89,9 @@ fn judge(
     rules: holders::Rules,
 ) -> Result<Verdict, EraseError> {
     let name = &facts.disk.name;
+    if look::is_virtual_media(facts) {
+        return Ok(Verdict::Left("it is virtual media of the BMC".into()));
+    }
     if facts.read_only {
         return Ok(match settings.skip_read_only {
             true => Verdict::Left("it is read-only".into()),

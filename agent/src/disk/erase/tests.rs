@@ -223,6 +223,24 @@ fn a_shared_file_system_stops_everything_before_anything() {
 }
 
 #[test]
+fn virtual_media_of_a_bmc_are_left_alone_and_other_usb_disks_are_not() {
+    let (inserted, stick, inside) = (disk("/dev/sda"), disk("/dev/sdb"), disk("/dev/sdc"));
+    let model = |tran: &str, model: &str| {
+        let (tran, model) = (tran.to_owned(), model.to_owned());
+        move |facts: &mut DiskFacts| (facts.disk.tran, facts.disk.model) = (Some(tran), Some(model))
+    };
+    let machine = with(FakeMachine::new(), &inserted, model("usb", "AMI Virtual Floppy0"));
+    let machine = with(machine, &stick, model("usb", "Cruzer Blade"));
+    let machine = with(machine, &inside, model("sas", "Virtual Media"));
+    for disk in [&inserted, &stick, &inside] {
+        disk.write_at(DiskOffset(0), &vec![7; SIZE as usize]).unwrap();
+    }
+    let result = erase(&machine, json!({})).unwrap();
+    assert_eq!(result["/dev/sda"], json!({"left_alone": "it is virtual media of the BMC"}));
+    assert!(!is_blank(&inserted) && is_blank(&stick) && is_blank(&inside));
+}
+
+#[test]
 fn leftover_arrays_are_taken_down_and_their_members_erased() {
     let (member, array) = (disk("/dev/vda"), disk("/dev/md127"));
     let machine = with(with(FakeMachine::new(), &member, |_| {}), &array, |_| {});

@@ -140,13 +140,14 @@ fn a_device_that_lies_or_fails_is_named() {
 struct Bench {
     disks: Vec<(&'static str, Arc<FileDisk>)>,
     read_only: &'static str,
+    inserted: &'static str,
 }
 
 impl Bench {
     fn new() -> Bench {
         let disks = ["/dev/sda", "/dev/sda1", "/dev/sda2", "/dev/sdb"]
             .map(|name| (name, Arc::new(FileDisk::new(16 * MIB, 512))));
-        Bench { disks: disks.into(), read_only: "" }
+        Bench { disks: disks.into(), read_only: "", inserted: "" }
     }
 
     fn disk(&self, name: &str) -> &FileDisk {
@@ -166,6 +167,9 @@ impl Bench {
         for (name, disk) in &self.disks {
             let mut facts = facts(name, 16 * MIB, &name[5..]);
             facts.read_only = *name == self.read_only;
+            if *name == self.inserted {
+                (facts.disk.tran, facts.disk.model) = (Some("usb".into()), Some("ATEN Virtual Media".into()));
+            }
             if !name.ends_with(['1', '2']) {
                 whole.push(facts.clone());
             }
@@ -227,6 +231,13 @@ fn skipped_read_only_and_raid_members_are_left_alone() {
     assert!(!bench.run(json!({})).1.contains(&"/dev/sda2"));
     let (result, ..) = bench.run(json!({"properties": {"skip_block_devices": [{"sise": 1}]}}));
     assert!(matches!(result, Err(EraseError::SkipList(_))));
+}
+
+#[test]
+fn what_a_bmc_inserted_is_not_wiped() {
+    let bench = Bench { inserted: "/dev/sda", ..Bench::new() };
+    bench.mark();
+    assert_eq!(bench.run(json!({})).1, ["/dev/sdb"]);
 }
 
 #[test]
