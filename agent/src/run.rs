@@ -11,7 +11,7 @@ use crate::commands::failure;
 use crate::commands::rooms::ImageWriter;
 use crate::conductor::client::ApiClient;
 use crate::conductor::heartbeat::{self, Beat};
-use crate::conductor::lookup::{self, Found, Plan};
+use crate::conductor::lookup::{self, Found, LookupError, Plan};
 use crate::conductor::ntp::Clock;
 use crate::conductor::{address, ntp, tls};
 use crate::config::{self, Config, TlsMinimum};
@@ -329,7 +329,20 @@ async fn identify(
             tracing::warn!("going on with what was known before the restart: {error}");
             Ok(Node { lookup: remembered(&identity), version: config.api_version, identity, resumed: true })
         }
-        (Err(error), None) => Err(error.into()),
+        (Err(error), None) => {
+            if matches!(error, LookupError::Taken { .. }) {
+                lock_down(machine.as_ref());
+            }
+            Err(error.into())
+        }
+    }
+}
+
+/// A machine that may not be the node's, or that the controller has given up, must not stay in its network.
+fn lock_down(machine: &dyn Machine) {
+    match machine.lock_down() {
+        Ok(()) => tracing::error!("this machine goes off the network until it is reset"),
+        Err(error) => tracing::warn!("locking this machine down: {}", failure::chain(&error)),
     }
 }
 

@@ -34,36 +34,40 @@ pub struct Found {
     pub version: Option<ApiVersion>,
 }
 
-/// The time is used up.
+/// Why there is no node to speak for.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "no node was found for {macs} within {} s ({tries} tries); the last answer, {times} times: {reason}",
-    .within.as_secs()
-)]
-pub struct LookupError {
-    macs: String,
-    within: Duration,
-    tries: u32,
-    times: u32,
-    reason: String,
+pub enum LookupError {
+    /// The time is used up.
+    #[error(
+        "no node was found for {macs} within {} s ({tries} tries); the last answer, {times} times: {reason}",
+        .within.as_secs()
+    )]
+    NotFound { macs: String, within: Duration, tries: u32, times: u32, reason: String },
+    /// No other answer will come before the controller ends this boot.
+    #[error(
+        "node {node} was found, but its token was already handed out and this agent does not have it: another machine, or an \
+         earlier boot that the controller does not know has ended; power the node off and on through the controller"
+    )]
+    Taken { node: String },
 }
 
 /// Why one try failed.
-struct Refused {
-    reason: String,
-    locked: bool,
+enum Refused {
+    Again { reason: String, locked: bool },
+    Taken { node: String },
 }
 
 impl From<String> for Refused {
     fn from(reason: String) -> Refused {
-        Refused { reason, locked: false }
+        Refused::Again { reason, locked: false }
     }
 }
 
 /// Asks until an answer can be used. `set_clock` is called at most once, when the API's clock is far from ours.
 ///
 /// # Errors
-/// [`LookupError`] after [`Plan::give_up_after`], with the last reason in the API's own words.
+/// [`LookupError::NotFound`] after [`Plan::give_up_after`], with the last reason in the API's own words;
+/// [`LookupError::Taken`] at once.
 pub async fn lookup<E: Exchange>(
     api: &E,
     plan: &Plan,
@@ -84,18 +88,19 @@ pub async fn lookup<E: Exchange>(
                 }
             }
         };
-        let refused = match one_try(api, plan, &macs, &mut on_date).await {
+        let (reason, locked) = match one_try(api, plan, &macs, &mut on_date).await {
             Ok(found) => return Ok(found),
-            Err(refused) => refused,
+            Err(Refused::Taken { node }) => return Err(LookupError::Taken { node }),
+            Err(Refused::Again { reason, locked }) => (reason, locked),
         };
-        if let Some(line) = said.line(&refused.reason) {
+        if let Some(line) = said.line(&reason) {
             tracing::warn!("lookup of {}: {line}; trying again", macs.join(", "));
         }
-        match schedule.after_failure(began.elapsed(), refused.locked, super::random()) {
+        match schedule.after_failure(began.elapsed(), locked, super::random()) {
             Some(pause) => tokio::time::sleep(pause).await,
             None => {
                 let (reason, times) = said.last();
-                return Err(LookupError {
+                return Err(LookupError::NotFound {
                     macs: macs.join(", "),
                     within: plan.give_up_after,
                     tries: schedule.tries(),
@@ -129,7 +134,10 @@ async fn one_try<E: Exchange>(
         200 => {}
         409 => {
             let words = ironic_text(&text);
-            return Err(Refused { reason: format!("the node is locked (409): {words}"), locked: true });
+            return Err(Refused::Again {
+                reason: format!("the node is locked (409): {words}"),
+                locked: true,
+            });
         }
         404 => {
             return Err(format!(
@@ -164,13 +172,7 @@ fn token(plan: &Plan, response: &LookupResponse) -> Result<AgentToken, Refused> 
     }
     match (&plan.own_token, given) {
         (Some(own), _) => Ok(own.clone()),
-        (None, Some(MASK)) => Err(format!(
-            "node {} was found, but its token was already handed out and this agent does not have it: another machine, \
-             or an earlier boot that the controller does not know has ended; power the node off and on through the \
-             controller",
-            response.node.uuid
-        )
-        .into()),
+        (None, Some(MASK)) => Err(Refused::Taken { node: response.node.uuid.clone() }),
         (None, _) => Err(format!(
             "node {} was found, but the answer holds no agent token of at least {} characters",
             response.node.uuid,
@@ -249,8 +251,10 @@ mod tests {
         let api = Script::new("1.115", &[(200, &found(MASK))]);
         let own = lookup(&api, &plan(Some(TOKEN)), |_| {}).await.unwrap();
         assert_eq!(own.token.expose(), TOKEN);
-        let error = lookup(&api, &plan(None), |_| {}).await.unwrap_err().to_string();
-        assert!(error.contains("its token was already handed out"), "{error}");
+        let error = lookup(&api, &plan(None), |_| {}).await.unwrap_err();
+        assert!(matches!(error, LookupError::Taken { .. }), "{error}");
+        assert!(error.to_string().contains("its token was already handed out"), "{error}");
+        assert_eq!(api.asked().len(), 2, "asking again would change nothing");
     }
 
     #[tokio::test(start_paused = true)]

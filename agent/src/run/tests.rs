@@ -203,14 +203,17 @@ fn the_clock_is_set_before_the_controller_hears_of_the_machine() {
 }
 
 #[test]
-fn a_life_without_the_token_ends_in_words() {
+fn a_life_without_the_token_ends_in_words_and_a_lockdown() {
     let main = runtime();
     let folder = tempfile::tempdir().unwrap();
+    let machine = Arc::new(SmallMachine::with_disks(&[("/dev/sda", 8)]));
     let error = main.block_on(async {
         let conductor = LoopbackConductor::start(&[(200, &found(MASK))], &[(202, "")]).await;
-        let parts = parts(&conductor.url, folder.path(), free_port().await, Act::Succeed);
+        let mut parts = parts(&conductor.url, folder.path(), free_port().await, Act::Succeed);
+        parts.machine = machine.clone();
         life(parts, std::future::pending()).await.unwrap_err().to_string()
     });
+    assert!(machine.done().contains(&"lockdown"), "{:?}", machine.done());
     assert!(error.contains("its token was already handed out and this agent does not have it"), "{error}");
 }
 
