@@ -5,6 +5,8 @@
 pub mod client;
 
 use super::board::{Board, Six};
+use super::moved::Renewals;
+use crate::platform::linux::handover::Handover;
 use crate::platform::linux::netlink::{Link, Netlink};
 use crate::platform::linux::{addresses, clock};
 use crate::{logging, timeline};
@@ -53,6 +55,7 @@ impl Served {
         let Some(mac) = self.link.mac else { return };
         let mut carrier = false;
         let mut talk: Option<Talk> = None;
+        let mut renewals = Renewals::default();
         loop {
             let Some(has_carrier) = super::carrier(&self.link.name) else { return };
             if carrier != has_carrier {
@@ -60,6 +63,10 @@ impl Served {
                 if let Some(old) = &mut talk {
                     old.client.on(Event::LinkDown, clock::since_boot(), super::random());
                 }
+                talk = None;
+            }
+            // Another network's routers and servers are asked from the beginning.
+            if renewals.due(clock::since_boot(), || Handover::ordered() == Some(Handover::Rescue)) {
                 talk = None;
             }
             if !carrier {
