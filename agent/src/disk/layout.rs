@@ -45,6 +45,10 @@ pub enum LayoutError {
         "no room for a config drive of {need}: the image's partitions leave {free} at the end of the disk"
     )]
     NoRoom { need: ByteCount, free: ByteCount },
+    #[error("the config drive has {need}, the partition labelled config-2 that the image brings has {room}")]
+    TooSmall { need: ByteCount, room: ByteCount },
+    #[error("the image has {0} partitions labelled config-2: one of them must be the config drive's")]
+    SeveralConfigDrives(usize),
     #[error("a disk of {0} cannot hold this")]
     DiskSize(ByteCount),
 }
@@ -138,7 +142,7 @@ pub fn foresee(
 /// written image.
 ///
 /// A config-drive partition that the image brings along is recognised by its *file system's* label, which lies outside
-/// the head: reuse (which ironic-python-agent does) is for the caller, who sees the body pass and can then write the
+/// the head: reuse (which ironic-python-agent does) is for the caller, who has the body on the disk and can then write the
 /// drive there and call this with `None`.
 ///
 /// # Errors
@@ -157,6 +161,20 @@ pub fn plan(
         (Ok(TableKind::Mbr), None) | (Err(LayoutError::NoTable), None) => Ok(Vec::new()),
         (Err(e), _) => Err(e),
     }
+}
+
+/// Place and size of each partition in the table of `head`; none if there is no table.
+pub fn partitions(head: &[u8], sector: SectorSize) -> Vec<(DiskOffset, ByteCount)> {
+    let bytes = |first: u64, end: u64| {
+        let unit = u64::from(sector.0);
+        let (start, end) = (first.checked_mul(unit)?, end.checked_mul(unit)?);
+        Some((DiskOffset(start), ByteCount(end.checked_sub(start)?)))
+    };
+    if let Ok(gpt) = Gpt::parse(head, sector) {
+        return gpt.partitions().filter_map(|p| bytes(p.first, p.last.saturating_add(1))).collect();
+    }
+    let entries = mbr::parse(head).into_iter().flatten();
+    entries.filter_map(|entry| bytes(u64::from(entry.first), entry.end())).collect()
 }
 
 fn check_drive_size(config_drive: Option<&[u8]>) -> Result<(), LayoutError> {
@@ -284,7 +302,8 @@ fn byte(lba: u64, sector: SectorSize, disk_size: ByteCount) -> Result<DiskOffset
     lba.checked_mul(u64::from(sector.0)).map(DiskOffset).ok_or(LayoutError::DiskSize(disk_size))
 }
 
-fn pad(drive: &[u8], sector: SectorSize) -> Vec<u8> {
+/// The drive in whole sectors.
+pub fn pad(drive: &[u8], sector: SectorSize) -> Vec<u8> {
     let mut bytes = drive.to_vec();
     bytes.resize(drive.len().next_multiple_of(sector.0 as usize).max(sector.0 as usize), 0);
     bytes

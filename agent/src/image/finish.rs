@@ -5,6 +5,7 @@
 
 use super::pipeline::Body;
 use super::report::Took;
+use super::reuse;
 use super::sum::Sum;
 use super::target::{HELD, Target};
 use super::{ImageError, ProgressCell, WriteReport, WriteRequest};
@@ -76,7 +77,11 @@ pub fn complete(
     if request.image.require_partition_table {
         layout::check_table(&head, disk.size(), disk.sector_size())?;
     }
-    let extra = layout::plan(&mut head, disk.size(), disk.sector_size(), request.config_drive.as_deref())?;
+    let drive = request.config_drive.as_deref();
+    let own = drive.map(|drive| reuse::place(disk, &head, drive)).transpose()?.flatten();
+    let drive = drive.filter(|_| own.is_none());
+    let mut extra = layout::plan(&mut head, disk.size(), disk.sector_size(), drive)?;
+    extra.extend(own);
     for (at, bytes) in &extra {
         overlay(&mut tail, tail_start, at.0, bytes);
     }

@@ -25,6 +25,7 @@ mod proofs;
 mod queue;
 mod raw;
 mod report;
+mod reuse;
 mod route;
 pub mod source;
 pub mod standalone;

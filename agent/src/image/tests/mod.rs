@@ -17,7 +17,7 @@ use super::*;
 use crate::platform::fake::block::{LogEntry, MemDisk};
 use ferric_common::formats::gpt;
 use ferric_common::ids::DigestAlgorithm;
-use ferric_common::units::MIB;
+use ferric_common::units::{MIB, SectorSize};
 use server::{Answer, Server};
 use sha2::{Digest as _, Sha256};
 use std::ops::Range;
@@ -447,4 +447,52 @@ fn a_config_drive_without_room_is_refused_before_the_first_write() {
         let (result, _) = write(&request, MemDisk::new(24 << 20));
         assert_eq!(words(&result), "complete", "{format}");
     }
+}
+
+/// Marks the partition of [`gpt_image`] as a config drive's, and says how many bytes of it there are.
+fn label_partition(image: &mut [u8], label: &[u8]) -> usize {
+    let at = MIB as usize + 32_768;
+    image[at..at + 6].copy_from_slice(b"\x01CD001");
+    image[at + 40..at + 72].fill(b' ');
+    image[at + 40..at + 40 + label.len()].copy_from_slice(label);
+    image.len() - 2 * MIB as usize
+}
+
+#[test]
+fn a_partition_labelled_config_2_takes_the_config_drive() {
+    for (label, sector, reused) in [
+        (&b"config-2"[..], 512, true),
+        (b"CONFIG-2", 512, true),
+        (b"config-2", 4096, true),
+        (b"config-3", 512, false),
+    ] {
+        let mut image = gpt_image(57, 8 << 20, sector);
+        label_partition(&mut image, label);
+        let server = Server::honest(&image);
+        let mut request = ask(&server.url(), ImageFormat::Raw, &image);
+        let drive = Rng::new(6).bytes(700_001);
+        request.config_drive = Some(drive.clone());
+        let (result, disk) = write(&request, MemDisk::new(96 << 20).with_sector(sector as u32));
+        let what = format!("{} in sectors of {sector}", String::from_utf8_lossy(label));
+        assert_eq!(words(&result), "complete", "{what}");
+        let content = disk.content();
+        let place = MIB as usize;
+        assert_eq!(content[place..place + drive.len()] == drive, reused, "{what}");
+        let end = place + drive.len().next_multiple_of(sector);
+        assert!(content[end..7 << 20] == image[end..7 << 20], "{what}: more than the drive was written");
+        let table = gpt::Gpt::parse(&content, SectorSize(sector as u32)).unwrap();
+        assert_eq!(table.partitions().count(), if reused { 1 } else { 2 }, "{what}");
+    }
+}
+
+#[test]
+fn a_labelled_partition_that_is_too_small_is_refused_and_nothing_boots() {
+    let mut image = gpt_image(58, 8 << 20, 512);
+    let room = label_partition(&mut image, b"config-2");
+    let server = Server::honest(&image);
+    let mut request = ask(&server.url(), ImageFormat::Raw, &image);
+    request.config_drive = Some(Rng::new(6).bytes(room + 1));
+    let (result, disk) = write(&request, MemDisk::new(96 << 20));
+    assert!(words(&result).contains("labelled config-2 that the image brings has"), "{}", words(&result));
+    assert_eq!(left(&disk.content(), &image), Left::Blank);
 }
