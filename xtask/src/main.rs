@@ -2,7 +2,8 @@
 //!
 //! - `ramdisk [--profile server|vm] [--out DIR] [--firmware]` builds the static agent and the ramdisk.
 //! - `demo [--bios|--uefi] [--keep] [--yes]` takes a blank virtual machine to an installed Debian.
-//! - `bench image` measures our image writer against others, `bench parts` what it is made of.
+//! - `bench image` measures our image writer against others, `bench parts` what it is made of,
+//!   `bench agent` our ramdisk beside the Python agent's.
 //! - `fuzz [TARGET] [--seconds N]` runs the parsers under libFuzzer.
 //! - `mutants [--count N] [--seed S]` holds the image writer against qemu-img on mutated images.
 //! - `test [--full] [FILTER]` runs everything, machines included, with `--full` the slow ones too; `check` the part that
@@ -35,6 +36,8 @@ const USAGE: &str = "usage: cargo xtask COMMAND
           our image writer and what others use, in turns on one disk in memory, beside what the machine allows
   bench parts [--json FILE] [--yes]
           hash, decompression, network and disk of this machine, one by one
+  bench agent [--runs N] [--quick] [--json FILE] [--yes]
+          our ramdisk and one with the real ironic-python-agent: sizes, and the time from power-on to lookup
   fuzz [TARGET] [--seconds N] [--minimise]
           every parser of bytes from elsewhere under libFuzzer, or one, for N seconds each (default 60); new inputs go to
           target/fuzz/corpus, those at fault to target/fuzz/faults; --minimise puts a few small ones that reach

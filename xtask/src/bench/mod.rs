@@ -1,8 +1,10 @@
 //! `cargo xtask bench`: how fast we are, always beside others and beside what the machine allows.
 //!
-//! `image` writes images with our agent and with what people use today, `parts` measures what such a write is made of.
+//! `image` writes images with our agent and with what people use today, `parts` measures what such a write is made of,
+//! `agent` boots our ramdisk and the Python agent's.
 //! How to read the tables: `docs/performance.md`.
 
+mod agent;
 mod cases;
 mod contenders;
 mod disk;
@@ -12,6 +14,7 @@ mod machine;
 mod measure;
 mod options;
 mod parts;
+mod python_ramdisk;
 mod recipes;
 mod roofline;
 mod scatter;
@@ -24,7 +27,8 @@ use ferric_tests::host::{self, Consent, Package};
 use options::Options;
 
 pub const USAGE: &str = "usage: cargo xtask bench image [--only WORD[,WORD]] [--runs N] [--quick] [--json FILE] [--agent PATH] [--yes]
-       cargo xtask bench parts [--json FILE] [--yes]";
+       cargo xtask bench parts [--json FILE] [--yes]
+       cargo xtask bench agent [--runs N] [--quick] [--json FILE] [--yes]";
 
 /// What measuring needs, ours and the others' programs.
 const PACKAGES: &[Package] = &[
@@ -46,15 +50,28 @@ const PACKAGES: &[Package] = &[
     ("libzstd-dev", "/usr/include/zstd.h"),
 ];
 
+/// What booting both ramdisks needs.
+const MACHINES: &[Package] = &[
+    ("musl-tools", "/usr/bin/musl-gcc"),
+    ("mmdebstrap", "/usr/bin/mmdebstrap"),
+    ("libarchive-tools", "/usr/bin/bsdtar"),
+    ("qemu-system-x86", "/usr/bin/qemu-system-x86_64"),
+    ("iproute2", "/sbin/ip"),
+    ("dnsmasq-base", "/usr/sbin/dnsmasq"),
+    ("python3-venv", "/usr/share/doc/python3-venv"),
+];
+
 /// Runs the command named by `arguments`.
 pub fn run(arguments: &[&str]) -> Result<()> {
-    let (command, words) = match arguments {
-        ["image", words @ ..] => (image::run as fn(&Options) -> Result<()>, words),
-        ["parts", words @ ..] => (parts::run as fn(&Options) -> Result<()>, words),
+    type Run = fn(&Options) -> Result<()>;
+    let (command, words, packages, runs) = match arguments {
+        ["image", words @ ..] => (image::run as Run, words, PACKAGES, options::RUNS),
+        ["parts", words @ ..] => (parts::run as Run, words, PACKAGES, options::RUNS),
+        ["agent", words @ ..] => (agent::run as Run, words, MACHINES, agent::RUNS),
         _ => bail!("{USAGE}"),
     };
-    let options = Options::parse(words)?;
+    let options = Options::parse(words, runs)?;
     let consent = if options.yes { Consent::Given } else { host::consent() };
-    host::prepare_for(PACKAGES, consent)?;
+    host::prepare_for(packages, consent)?;
     command(&options)
 }

@@ -1,4 +1,4 @@
-//! The words behind `cargo xtask bench image` and `parts`.
+//! The words behind `cargo xtask bench image`, `parts` and `agent`.
 
 use super::USAGE;
 use super::cases::{CASES, Case};
@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use std::path::PathBuf;
 
 /// Odd, so that the median is a run that happened.
-const RUNS: usize = 5;
+pub const RUNS: usize = 5;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -24,9 +24,10 @@ pub struct Options {
 }
 
 impl Options {
-    pub fn parse(words: &[&str]) -> Result<Self> {
+    /// `usual` is the number of runs if none is given.
+    pub fn parse(words: &[&str], usual: usize) -> Result<Self> {
         let mut options =
-            Self { only: vec![], runs: RUNS, quick: false, json: None, agent: None, yes: false };
+            Self { only: vec![], runs: usual, quick: false, json: None, agent: None, yes: false };
         let mut runs = None;
         let mut words = words.iter();
         while let Some(word) = words.next() {
@@ -41,7 +42,7 @@ impl Options {
                 other => bail!("'{other}' is not known\n{USAGE}"),
             }
         }
-        options.runs = runs.unwrap_or(if options.quick { 1 } else { RUNS });
+        options.runs = runs.unwrap_or(if options.quick { 1 } else { usual });
         ensure!(options.runs > 0, "--runs needs at least 1");
         Ok(options)
     }
@@ -66,13 +67,14 @@ mod tests {
     #[test]
     fn words_become_options() {
         let options =
-            Options::parse(&["--only", "zlib,raw", "--runs", "3", "--agent", "a", "--json", "j"]).unwrap();
+            Options::parse(&["--only", "zlib,raw", "--runs", "3", "--agent", "a", "--json", "j"], RUNS)
+                .unwrap();
         assert_eq!(options.only, ["zlib", "raw"]);
         assert_eq!((options.runs, options.quick, options.yes), (3, false, false));
         assert_eq!((options.agent, options.json), (Some("a".into()), Some("j".into())));
-        assert_eq!(Options::parse(&["--quick"]).unwrap().runs, 1);
-        assert_eq!(Options::parse(&["--runs", "2", "--quick"]).unwrap().runs, 2);
-        assert_eq!(Options::parse(&[]).unwrap().runs, 5);
+        assert_eq!(Options::parse(&["--quick"], RUNS).unwrap().runs, 1);
+        assert_eq!(Options::parse(&["--runs", "2", "--quick"], RUNS).unwrap().runs, 2);
+        assert_eq!(Options::parse(&[], RUNS).unwrap().runs, 5);
     }
 
     #[test]
@@ -83,10 +85,10 @@ mod tests {
             (&["--runs", "many"], "--runs wants a number"),
             (&["--fast"], "'--fast' is not known"),
         ] {
-            let error = format!("{:#}", Options::parse(words).unwrap_err());
+            let error = format!("{:#}", Options::parse(words, RUNS).unwrap_err());
             assert!(error.contains(say), "{error}");
         }
-        let error = Options::parse(&["--only", "floppy"]).unwrap().cases().unwrap_err().to_string();
+        let error = Options::parse(&["--only", "floppy"], RUNS).unwrap().cases().unwrap_err().to_string();
         assert!(error.contains("there are plain, zlib"), "{error}");
     }
 }
