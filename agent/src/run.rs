@@ -33,6 +33,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
+use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
 /// The configuration cannot be used; starting again will not help.
@@ -44,6 +45,9 @@ const NIC_WAIT: Duration = Duration::from_secs(60);
 const NIC_PAUSE: Duration = Duration::from_secs(2);
 /// How long a power command waits for its own answer to get out.
 const REPLY_GRACE: Duration = Duration::from_secs(1);
+
+/// What ends a process or a life.
+type Fatal = Box<dyn Error + Send + Sync>;
 
 /// What we call ourselves in heartbeats and `/v1/status`.
 pub const AGENT_VERSION: &str = concat!("ferric-", env!("CARGO_PKG_VERSION"));
@@ -96,19 +100,17 @@ pub fn run(options: RunOptions) -> ExitCode {
     };
     let machine: Arc<dyn Machine> = Arc::new(LinuxMachine::new(options.disks.clone()));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let result =
-        runtime.map_err(|error| Box::new(error) as Box<dyn Error + Send + Sync>).and_then(|runtime| {
-            let lived = runtime.block_on(async {
-                let state = StateDir::open(&options.state_dir)?;
-                let writer = Box::new(crate::commands::rooms::Pipeline);
-                let time = ntp::Patience::default();
-                life(Parts { config, machine, writer, state, time, reply_grace: REPLY_GRACE }, stopped())
-                    .await
-            });
-            // A disk command that ignores its cancellation must not keep the process.
-            runtime.shutdown_timeout(Duration::from_secs(5));
-            lived
+    let result = runtime.map_err(|error| Box::new(error) as Fatal).and_then(|runtime| {
+        let lived = runtime.block_on(async {
+            let state = StateDir::open(&options.state_dir)?;
+            let writer = Box::new(crate::commands::rooms::Pipeline);
+            let time = ntp::Patience::default();
+            life(Parts { config, machine, writer, state, time, reply_grace: REPLY_GRACE }, stopped()).await
         });
+        // A disk command that ignores its cancellation must not keep the process.
+        runtime.shutdown_timeout(Duration::from_secs(5));
+        lived
+    });
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -118,7 +120,7 @@ pub fn run(options: RunOptions) -> ExitCode {
     }
 }
 
-fn settings(options: &RunOptions) -> Result<Config, Box<dyn Error + Send + Sync>> {
+fn settings(options: &RunOptions) -> Result<Config, Fatal> {
     let read = |path: &Path| {
         std::fs::read_to_string(path).map_err(|error| format!("reading {}: {error}", path.display()))
     };
@@ -172,21 +174,16 @@ pub struct Parts {
 ///
 /// # Errors
 /// What makes this life pointless: no node, no address, no port, no certificate. Process 1 starts another one.
-pub async fn life(parts: Parts, stop: impl Future<Output = ()>) -> Result<(), Box<dyn Error + Send + Sync>> {
-    let (config, machine, state) = (parts.config.clone(), Arc::clone(&parts.machine), parts.state.clone());
+pub async fn life(parts: Parts, stop: impl Future<Output = ()>) -> Result<(), Fatal> {
+    let (config, machine) = (parts.config.clone(), Arc::clone(&parts.machine));
     tokio::time::sleep(config.hardware_delay).await;
-    let earlier = state.identity()?;
+    let earlier = parts.state.identity()?;
     address::wait_for_route(&machine, &config).await;
-    // Before any certificate is made or looked at; one that was made before a crash stays.
-    let clock = match earlier.as_ref().is_some_and(|identity| identity.advertised.is_some()) {
-        true => Clock::Unknown,
-        false => ntp::set_clock(&machine, &config.ntp_servers, &parts.time).await,
-    };
+    let clock = clock(&parts, earlier.as_ref()).await;
     let inventory = inventory(&machine).await;
     timeline::mark(timeline::INVENTORY);
 
-    let outgoing =
-        tls::client_config_with(&config.trust, config.tls_minimum, config.client_identity.as_ref())?;
+    let outgoing = outgoing(&config, config.tls_minimum)?;
     // A life after a crash has been through this.
     let inspected = match &earlier {
         None => inspection::inspect(&config, &machine, &outgoing).await,
@@ -202,54 +199,53 @@ pub async fn life(parts: Parts, stop: impl Future<Output = ()>) -> Result<(), Bo
         config.request_id.as_deref(),
     );
     let node = identify(&api, &config, &machine, &inventory, earlier, inspected, clock).await?;
-    state.save_identity(&node.identity)?;
+    parts.state.save_identity(&node.identity)?;
     timeline::mark(timeline::LOOKUP);
 
-    let minimum = minimum_tls(&config, &node.lookup.config);
-    let (identity, server_tls) = advertise(&config, &machine, &inventory, &api, &node, minimum).await?;
-    state.save_identity(&identity)?;
+    let ready = advertise(&config, &machine, &inventory, &api, &node).await?;
+    parts.state.save_identity(&ready.identity)?;
+    serve(parts, api, outgoing, node, ready, stop).await
+}
+
+/// The clock is set before any certificate is made or looked at; one that was made before a crash stays.
+async fn clock(parts: &Parts, earlier: Option<&Identity>) -> Clock {
+    match earlier.is_some_and(|identity| identity.advertised.is_some()) {
+        true => Clock::Unknown,
+        false => ntp::set_clock(&parts.machine, &parts.config.ntp_servers, &parts.time).await,
+    }
+}
+
+fn outgoing(config: &Config, minimum: TlsMinimum) -> Result<Arc<rustls::ClientConfig>, Fatal> {
+    Ok(tls::client_config_with(&config.trust, minimum, config.client_identity.as_ref())?)
+}
+
+/// The command API and the heartbeats, side by side, until the work is done or `stop` comes.
+async fn serve(
+    parts: Parts,
+    api: ApiClient,
+    outgoing: Arc<rustls::ClientConfig>,
+    node: Node,
+    ready: Ready,
+    stop: impl Future<Output = ()>,
+) -> Result<(), Fatal> {
+    let Parts { config, machine, writer, state, reply_grace, .. } = parts;
+    let Ready { identity, server_tls } = ready;
     let advertised = identity.advertised.clone().unwrap_or_default();
     let token = AgentToken::new(identity.token.clone()).ok_or("the saved agent token is too short")?;
-
-    let outgoing = match minimum == config.tls_minimum {
-        true => outgoing,
-        false => tls::client_config_with(&config.trust, minimum, config.client_identity.as_ref())?,
+    let outgoing = match node.minimum_tls(&config) {
+        minimum if minimum == config.tls_minimum => outgoing,
+        minimum => self::outgoing(&config, minimum)?,
     };
-    let ended = Arc::new(Notify::new());
     let earlier = if node.resumed { state.commands()? } else { Vec::new() };
-    let Parts { writer, reply_grace, .. } = parts;
     let context =
         context::context(&config, &node.lookup, identity, &state, machine, writer, outgoing, reply_grace);
-    let context = Arc::new(context);
+    let (context, ended) = (Arc::new(context), Arc::new(Notify::new()));
     let executor = Arc::new(Executor::new(Arc::clone(&context), earlier, Some(state), Arc::clone(&ended)));
 
-    let listener = api::server::bind(config.listen_host, config.listen_port)
-        .await
-        .map_err(|error| format!("opening port {} for the command API: {error}", config.listen_port))?;
-    let read_rule = match node.version {
-        Some(version) if version >= READS_WITH_TOKEN => ReadRule::Always,
-        _ => ReadRule::OnceSeen,
-    };
-    let started_at =
-        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
-    let served = Api::new(
-        Arc::clone(&executor),
-        token.clone(),
-        read_rule,
-        advertised.callback_url.clone(),
-        AGENT_VERSION.to_string(),
-        started_at,
-    );
-    let beat = Beat {
-        node_uuid: node.lookup.node.uuid.clone(),
-        callback_url: advertised.callback_url,
-        token,
-        agent_version: AGENT_VERSION.to_string(),
-        certificate: advertised.certificate,
-        timeout: Duration::from_secs(node.lookup.config.heartbeat_timeout.clamp(1, 86_400)),
-        version: node.version,
-        greeted,
-    };
+    let listener = listen(&config).await?;
+    let base = advertised.callback_url.clone();
+    let served = served(Arc::clone(&executor), token.clone(), node.read_rule(), base);
+    let beat = node.beat(token, advertised);
     tokio::select! {
         () = api::server::serve(listener, server_tls, Arc::new(served)) => {}
         () = heartbeat::run(&api, beat, &ended) => {}
@@ -259,6 +255,18 @@ pub async fn life(parts: Parts, stop: impl Future<Output = ()>) -> Result<(), Bo
     }
     executor.cancel();
     Ok(())
+}
+
+async fn listen(config: &Config) -> Result<TcpListener, Fatal> {
+    let port = config.listen_port;
+    let bound = api::server::bind(config.listen_host, port).await;
+    Ok(bound.map_err(|error| format!("opening port {port} for the command API: {error}"))?)
+}
+
+fn served(executor: Arc<Executor>, token: AgentToken, read_rule: ReadRule, base: String) -> Api {
+    let started_at =
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+    Api::new(executor, token, read_rule, base, AGENT_VERSION.to_string(), started_at)
 }
 
 async fn inventory(machine: &Arc<dyn Machine>) -> Inventory {
@@ -282,6 +290,33 @@ struct Node {
     resumed: bool,
 }
 
+impl Node {
+    fn minimum_tls(&self, config: &Config) -> TlsMinimum {
+        let theirs = self.lookup.config.tls_min_version.as_deref().and_then(config::tls_minimum);
+        theirs.unwrap_or(config.tls_minimum)
+    }
+
+    fn read_rule(&self) -> ReadRule {
+        match self.version {
+            Some(version) if version >= READS_WITH_TOKEN => ReadRule::Always,
+            _ => ReadRule::OnceSeen,
+        }
+    }
+
+    fn beat(&self, token: AgentToken, advertised: Advertised) -> Beat {
+        Beat {
+            node_uuid: self.lookup.node.uuid.clone(),
+            callback_url: advertised.callback_url,
+            token,
+            agent_version: AGENT_VERSION.to_string(),
+            certificate: advertised.certificate,
+            timeout: Duration::from_secs(self.lookup.config.heartbeat_timeout.clamp(1, 86_400)),
+            version: self.version,
+            greeted,
+        }
+    }
+}
+
 async fn identify(
     api: &ApiClient,
     config: &Config,
@@ -290,7 +325,7 @@ async fn identify(
     earlier: Option<Identity>,
     inspected: Option<String>,
     clock: Clock,
-) -> Result<Node, Box<dyn Error + Send + Sync>> {
+) -> Result<Node, Fatal> {
     tracing::info!("looking for the node of {}", macs(inventory).join(", "));
     let own = earlier.as_ref().and_then(|identity| AgentToken::new(identity.token.clone()));
     let resumed = own.is_some();
@@ -376,11 +411,11 @@ fn remembered(identity: &Identity) -> LookupResponse {
     }
 }
 
-fn minimum_tls(config: &Config, lookup: &LookupConfig) -> TlsMinimum {
-    lookup.tls_min_version.as_deref().and_then(config::tls_minimum).unwrap_or(config.tls_minimum)
+/// An identity that can be reached, and how its API is served; none: plain HTTP.
+struct Ready {
+    identity: Identity,
+    server_tls: Option<Arc<rustls::ServerConfig>>,
 }
-
-type ServerTls = Option<Arc<rustls::ServerConfig>>;
 
 /// Address, certificate and callback URL: those of this boot if there are any, else new ones.
 async fn advertise(
@@ -389,8 +424,7 @@ async fn advertise(
     inventory: &Inventory,
     api: &ApiClient,
     node: &Node,
-    minimum: TlsMinimum,
-) -> Result<(Identity, ServerTls), Box<dyn Error + Send + Sync>> {
+) -> Result<Ready, Fatal> {
     let mut identity = node.identity.clone();
     if identity.advertised.is_none() {
         let host = address::advertised(machine, config, &api.urls()).await?;
@@ -415,12 +449,13 @@ async fn advertise(
         .advertised
         .clone()
         .and_then(|a| Some(api::tls::Pair { certificate: a.certificate?, key: a.key? }));
-    let server = match (pair, &config.listen_identity) {
+    let minimum = node.minimum_tls(config);
+    let server_tls = match (pair, &config.listen_identity) {
         (Some(pair), _) => Some(api::tls::server_config(&pair, minimum)?),
         (None, Some(files)) => Some(api::tls::server_config_from(files, minimum)?),
         (None, None) => None,
     };
-    Ok((identity, server))
+    Ok(Ready { identity, server_tls })
 }
 
 /// After the first heartbeat the machine is ready: says where each second until then went.

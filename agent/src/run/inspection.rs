@@ -1,7 +1,7 @@
 //! The inspection at the start of a life, and the life of an agent that was booted for nothing else.
 
-use super::{AGENT_VERSION, Executor, Parts, context, remembered};
-use crate::api::{self, Api, ReadRule};
+use super::{Executor, Fatal, Parts, context, listen, remembered, served};
+use crate::api::{self, ReadRule};
 use crate::commands::steps;
 use crate::config::Config;
 use crate::inspection::{Inspector, Wire};
@@ -9,10 +9,8 @@ use crate::inventory::Roots;
 use crate::platform::machine::Machine;
 use crate::state::Identity;
 use ferric_common::ids::AgentToken;
-use std::error::Error;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::SystemTime;
 use tokio::sync::Notify;
 
 /// Inspects if that is asked for; answers the node's UUID if the controller named it. What goes wrong is said and no more:
@@ -46,7 +44,7 @@ pub(super) async fn stay(
     parts: Parts,
     tls: Arc<rustls::ClientConfig>,
     stop: impl Future<Output = ()>,
-) -> Result<(), Box<dyn Error + Send + Sync>> {
+) -> Result<(), Fatal> {
     let Parts { config, machine, writer, state, reply_grace, .. } = parts;
     tracing::info!("no controller is named to look up this machine at (ipa-api-url): waiting for power-off");
     let mut random = [0u8; 32];
@@ -55,15 +53,11 @@ pub(super) async fn stay(
     let identity = Identity { token: token.clone(), ..Identity::default() };
     let token = AgentToken::new(token).ok_or("making a token")?;
     let nobody = remembered(&identity);
-    let listener = api::server::bind(config.listen_host, config.listen_port)
-        .await
-        .map_err(|error| format!("opening port {} for the command API: {error}", config.listen_port))?;
+    let listener = listen(&config).await?;
     let context = context::context(&config, &nobody, identity, &state, machine, writer, tls, reply_grace);
     let executor = Arc::new(Executor::new(Arc::new(context), Vec::new(), None, Arc::new(Notify::new())));
-    let started_at =
-        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
     let base = format!("http://localhost:{}", config.listen_port);
-    let served = Api::new(executor, token, ReadRule::Always, base, AGENT_VERSION.to_owned(), started_at);
+    let served = served(executor, token, ReadRule::Always, base);
     tokio::select! {
         () = api::server::serve(listener, None, Arc::new(served)) => {}
         () = stop => tracing::info!("stopping"),
