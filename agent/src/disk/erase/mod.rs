@@ -1,10 +1,12 @@
 //! Erases all disks of a machine (step `erase_devices`): by a drive's own command where it has one, else by overwriting;
 //! several at once; each proven by reading back. Rules are ironic-python-agent's.
 //!
-//! `settings` and `plan` decide, `targets` looks, `one` acts by `nvme`, `ata` and `overwrite`, and `proof` checks that.
+//! `settings` and `plan` decide, `targets` looks, `one` acts by `nvme`, `ata` and `overwrite`, and `proof` checks that;
+//! `fault` is a disk that failed meanwhile.
 
 pub mod ata;
 pub mod board;
+pub mod fault;
 pub mod noise;
 pub mod nvme;
 pub mod one;

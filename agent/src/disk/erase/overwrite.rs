@@ -1,5 +1,6 @@
 //! Erasing by writing: passes of noise, zeros last; and by discarding.
 
+use super::fault::DeviceFault;
 use super::noise::Noise;
 use super::settings::Settings;
 use crate::platform::block::BlockDevice;
@@ -30,14 +31,8 @@ pub fn passes(settings: &Settings) -> Vec<Pass> {
 /// Why a disk was not overwritten to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum OverwriteError {
-    #[error("{action} {device} at byte {at}")]
-    Device {
-        action: &'static str,
-        device: String,
-        at: u64,
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Device(#[from] DeviceFault),
     #[error("stopped at byte {at} of {device}: the step was cancelled")]
     Cancelled { device: String, at: u64 },
 }
@@ -67,11 +62,11 @@ pub fn overwrite(
         if pass == Pass::Noise {
             noise.fill(chunk);
         }
-        disk.write_at(DiskOffset(at), chunk).map_err(|source| failed("overwriting", disk, at, source))?;
+        disk.write_at(DiskOffset(at), chunk).map_err(DeviceFault::at("overwriting", disk, at))?;
         at += length;
     }
     told(size);
-    disk.flush().map_err(|source| failed("flushing", disk, 0, source))
+    Ok(disk.flush().map_err(DeviceFault::at("flushing", disk, 0))?)
 }
 
 /// Discards the whole disk, securely where the device can. Proves nothing.
@@ -87,20 +82,15 @@ pub fn discard(disk: &dyn BlockDevice, told: &dyn Fn(u64) -> bool) -> Result<(),
                 return Err(OverwriteError::Cancelled { device: disk.name().to_owned(), at });
             }
             let length = DISCARD.min(size - at);
-            how(DiskOffset(at), ByteCount(length))
-                .map_err(|source| failed("discarding", disk, at, source))?;
+            how(DiskOffset(at), ByteCount(length)).map_err(DeviceFault::at("discarding", disk, at))?;
             at += length;
         }
-        disk.flush().map_err(|source| failed("flushing", disk, 0, source))
+        Ok(disk.flush().map_err(DeviceFault::at("flushing", disk, 0))?)
     };
     match whole(&|at, length| disk.secure_discard(at, length)) {
-        Err(OverwriteError::Device { .. }) => whole(&|at, length| disk.discard(at, length)),
+        Err(OverwriteError::Device(_)) => whole(&|at, length| disk.discard(at, length)),
         other => other,
     }
-}
-
-fn failed(action: &'static str, disk: &dyn BlockDevice, at: u64, source: io::Error) -> OverwriteError {
-    OverwriteError::Device { action, device: disk.name().to_owned(), at, source }
 }
 
 #[cfg(test)]

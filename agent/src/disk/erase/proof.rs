@@ -2,11 +2,11 @@
 //! afterwards. A drive that reports success and does nothing is found out; so is one that returns old data for what it
 //! discarded.
 
+use super::fault::DeviceFault;
 use super::noise::Noise;
 use crate::disk::aligned;
 use crate::platform::block::BlockDevice;
 use ferric_common::units::{ByteCount, DiskOffset, MIB};
-use std::io;
 
 /// Bytes of a sample.
 const SAMPLE: u64 = MIB;
@@ -28,14 +28,8 @@ pub enum Expect {
 /// Why an erase is not proven.
 #[derive(Debug, thiserror::Error)]
 pub enum ProofError {
-    #[error("{action} a sample of {device} at byte {at}")]
-    Device {
-        action: &'static str,
-        device: String,
-        at: u64,
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Device(#[from] DeviceFault),
     #[error("{device} still reads back at byte {at} what was there before: it did not erase")]
     Remains { device: String, at: u64 },
     #[error("{device} does not read as zeros at byte {at}")]
@@ -87,10 +81,13 @@ impl Marks {
     /// [`ProofError::Device`].
     pub fn write(&self, disk: &dyn BlockDevice) -> Result<(), ProofError> {
         for at in &self.places {
-            aligned::write(disk, DiskOffset(*at), &self.bytes(*at))
-                .map_err(|source| failed("marking", disk, *at, source))?;
+            aligned::write(disk, DiskOffset(*at), &self.bytes(*at)).map_err(DeviceFault::at(
+                "marking a sample of",
+                disk,
+                *at,
+            ))?;
         }
-        disk.flush().map_err(|source| failed("flushing the marks of", disk, 0, source))
+        Ok(disk.flush().map_err(DeviceFault::at("flushing the marks of", disk, 0))?)
     }
 
     /// Reads all samples back.
@@ -100,7 +97,7 @@ impl Marks {
     pub fn check(&self, disk: &dyn BlockDevice, expect: Expect) -> Result<(), ProofError> {
         for at in &self.places {
             let found = aligned::read(disk, DiskOffset(*at), ByteCount(self.length))
-                .map_err(|source| failed("reading", disk, *at, source))?;
+                .map_err(DeviceFault::at("reading a sample of", disk, *at))?;
             let marks = self.bytes(*at);
             let pieces = found.chunks(PIECE).zip(marks.chunks(PIECE));
             for (place, (found, mark)) in (*at..).step_by(PIECE).zip(pieces) {
@@ -128,10 +125,6 @@ impl Marks {
             (self.places.len() as u64 * self.length).div_ceil(MIB)
         )
     }
-}
-
-fn failed(action: &'static str, disk: &dyn BlockDevice, at: u64, source: io::Error) -> ProofError {
-    ProofError::Device { action, device: disk.name().to_owned(), at, source }
 }
 
 #[cfg(test)]
