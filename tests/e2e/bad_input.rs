@@ -7,9 +7,8 @@ use ferric_tests::artifacts::Artifacts;
 use ferric_tests::debian::Image;
 use ferric_tests::httpd::Fault;
 use ferric_tests::machine::Firmware;
-use ferric_tests::scene::{NODE, Scene, Script, borrowed};
+use ferric_tests::scene::{Cleaning, NODE, Scene, Script, borrowed};
 use ferric_tests::{diskcheck, images, netns, process};
-use serde_json::json;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -36,12 +35,7 @@ fn bad_images_end_in_words_and_leave_no_half_disk() -> Result<()> {
 }
 
 fn refuse_all(scene: &Scene) -> Result<()> {
-    let operator = scene.operator();
-    operator.ferric(&borrowed(&scene.create()))?;
-    let patch = json!([{"op": "add", "path": "/automated_clean", "value": false}]);
-    operator.expect("PATCH", &format!("/v1/nodes/{NODE}"), Some(&patch))?;
-    operator.ferric(&["node", "manage", NODE, "--wait", "120"])?;
-    operator.ferric(&["node", "provide", NODE, "--wait", "120"])?;
+    scene.enrol(Cleaning::None)?;
     let mut failures = Vec::new();
     for case in cases(&scene.folder)? {
         match refuse(scene, &case) {
@@ -56,11 +50,9 @@ fn refuse_all(scene: &Scene) -> Result<()> {
 /// Deploys and expects a failure; the `last_error` of the node.
 fn refuse(scene: &Scene, case: &Case) -> Result<String> {
     let operator = scene.operator();
-    let arguments = scene.deploy(&case.image, case.format, case.fault, "never", 0);
-    let arguments: Vec<&str> =
-        arguments.iter().map(String::as_str).filter(|a| *a != "--wait" && *a != "0").collect();
+    let arguments = scene.deploy(&case.image, case.format, case.fault, "never", None);
     // Refused at once, or later by the agent.
-    let error = match operator.ferric(&arguments) {
+    let error = match operator.ferric(&borrowed(&arguments)) {
         Err(refused) => format!("{refused:#}"),
         Ok(_) => {
             let node = operator.wait_for_state(NODE, &["deploy failed", "active"], DEPLOY)?;

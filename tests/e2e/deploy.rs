@@ -5,7 +5,7 @@ use ferric_initramfs::Profile;
 use ferric_tests::artifacts::Artifacts;
 use ferric_tests::httpd::Fault;
 use ferric_tests::machine::Firmware;
-use ferric_tests::scene::{NODE, Scene, Script, borrowed};
+use ferric_tests::scene::{Cleaning, NODE, Scene, Script, borrowed};
 use ferric_tests::{debian, diskcheck, process};
 use std::collections::BTreeMap;
 use std::fs;
@@ -70,8 +70,9 @@ fn a_machine_of_256_mib_deploys_an_image_of_4_gib() -> Result<()> {
     script.memory_mib = 256;
     let image = debian::image()?;
     let scene = Scene::open(&Artifacts::obtain(Profile::Server)?, script)?;
-    let arguments = scene.deploy(&image, "qcow2", Fault::None, "small", 900);
-    scene.explain(enrol(&scene, false).and_then(|()| scene.operator().ferric(&borrowed(&arguments))))?;
+    let arguments = scene.deploy(&image, "qcow2", Fault::None, "small", Some(900));
+    scene
+        .explain(scene.enrol(Cleaning::None).and_then(|()| scene.operator().ferric(&borrowed(&arguments))))?;
     let console = scene.machine.console_text();
     let peak = peak_memory(&console).context("the console does not say the agent's peak memory")?;
     println!("the agent's peak resident memory: {peak} KiB of {AGENT_MEMORY} KiB");
@@ -89,11 +90,16 @@ fn from_blank_to_ssh(script: Script, profile: Profile) -> Result<()> {
 fn deploy_and_log_in(scene: &Scene, image: &debian::Image) -> Result<()> {
     let hostname = scene.script.name.clone();
     let start = Instant::now();
-    enrol(scene, true)?;
+    scene.enrol(Cleaning::Automated)?;
     println!("available after {:.0?}", start.elapsed());
     let deploy = Instant::now();
-    let said =
-        scene.operator().ferric(&borrowed(&scene.deploy(image, "qcow2", Fault::None, &hostname, 900)))?;
+    let said = scene.operator().ferric(&borrowed(&scene.deploy(
+        image,
+        "qcow2",
+        Fault::None,
+        &hostname,
+        Some(900),
+    )))?;
     println!("deployed in {:.0?}; ferric said:\n{}", deploy.elapsed(), said.trim());
     println!("qemu-img convert of the same image takes {:.1?}", convert(scene, image)?);
     let answer = scene.ssh("demo", "hostname", LOGIN)?;
@@ -106,18 +112,6 @@ fn deploy_and_log_in(scene: &Scene, image: &debian::Image) -> Result<()> {
     ensure!(node["provision_state"] == "active" && node["last_error"].is_null(), "{node}");
     diskcheck::expect_untouched(&scene.other_disk())
         .or_else(|_| diskcheck::expect_blank_ends(&scene.other_disk()))
-}
-
-/// Enrols the machine and makes it available.
-fn enrol(scene: &Scene, clean: bool) -> Result<()> {
-    let operator = scene.operator();
-    operator.ferric(&borrowed(&scene.create()))?;
-    if !clean {
-        let patch = serde_json::json!([{"op": "add", "path": "/automated_clean", "value": false}]);
-        operator.expect("PATCH", &format!("/v1/nodes/{NODE}"), Some(&patch))?;
-    }
-    operator.ferric(&["node", "manage", NODE, "--wait", "120"])?;
-    operator.ferric(&["node", "provide", NODE, "--wait", "600"]).map(drop)
 }
 
 fn convert(scene: &Scene, image: &debian::Image) -> Result<Duration> {

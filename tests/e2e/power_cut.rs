@@ -9,9 +9,8 @@ use ferric_tests::debian::Image;
 use ferric_tests::httpd::Fault;
 use ferric_tests::machine::{Bus, DirectBoot, Firmware};
 use ferric_tests::powercut::{Entry, Judged, Rule, judge};
-use ferric_tests::scene::{MAC, NODE, Scene, Script, borrowed};
+use ferric_tests::scene::{Cleaning, MAC, NODE, Scene, Script, borrowed};
 use ferric_tests::{diskcheck, images, netns, wait, writelog};
-use serde_json::json;
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -56,12 +55,7 @@ fn cut_everywhere(name: &str, bus: Bus, format: &str, image: &Image) -> Result<(
 }
 
 fn deploy_and_judge(scene: &Scene, format: &str, image: &Image) -> Result<()> {
-    let operator = scene.operator();
-    operator.ferric(&borrowed(&scene.create()))?;
-    let patch = json!([{"op": "add", "path": "/automated_clean", "value": false}]);
-    operator.expect("PATCH", &format!("/v1/nodes/{NODE}"), Some(&patch))?;
-    operator.ferric(&["node", "manage", NODE, "--wait", "120"])?;
-    operator.ferric(&["node", "provide", NODE, "--wait", "120"])?;
+    scene.enrol(Cleaning::None)?;
     let wrong = Image { sha256: "0".repeat(64), ..image.clone() };
     let refused = Run::of(scene, format, &wrong, "deploy failed")?;
     diskcheck::expect_blank_ends(&scene.root_disk())?;
@@ -86,10 +80,8 @@ impl Run {
         scene.machine.power_off()?;
         let before = scene.write_logs().len();
         let old = old_system(scene.root_disk())?;
-        let arguments = scene.deploy(image, format, Fault::None, "cut", 0);
-        let arguments: Vec<&str> =
-            arguments.iter().map(String::as_str).filter(|a| *a != "--wait" && *a != "0").collect();
-        scene.operator().ferric(&arguments)?;
+        let arguments = scene.deploy(image, format, Fault::None, "cut", None);
+        scene.operator().ferric(&borrowed(&arguments))?;
         let node = scene.operator().wait_for_state(NODE, &["active", "deploy failed"], DEPLOY)?;
         ensure!(
             node["provision_state"] == state,

@@ -12,6 +12,7 @@ use crate::process::tail;
 use crate::ssh::{self, Key};
 use crate::wait;
 use anyhow::Result;
+use serde_json::json;
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -77,6 +78,13 @@ pub struct DiskScript {
     pub serial: &'static str,
     pub bus: Bus,
     pub bytes: u64,
+}
+
+/// Whether a machine is cleaned before it becomes available.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cleaning {
+    Automated,
+    None,
 }
 
 impl Script {
@@ -182,19 +190,31 @@ impl Scene {
         create_arguments(NODE, (netns::BMC, BMC_PORT), &password, MAC, &hint, self.mode())
     }
 
-    /// Arguments of `ferric` that deploy an image served by this scene.
+    /// Enrols the machine and makes it available.
+    pub fn enrol(&self, cleaning: Cleaning) -> Result<()> {
+        let operator = self.operator();
+        operator.ferric(&borrowed(&self.create()))?;
+        if cleaning == Cleaning::None {
+            let patch = json!([{"op": "add", "path": "/automated_clean", "value": false}]);
+            operator.expect("PATCH", &format!("/v1/nodes/{NODE}"), Some(&patch))?;
+        }
+        operator.ferric(&["node", "manage", NODE, "--wait", "120"])?;
+        operator.ferric(&["node", "provide", NODE, "--wait", "600"]).map(drop)
+    }
+
+    /// Arguments of `ferric` that deploy an image served by this scene. `wait`: seconds to follow it; none returns at once.
     pub fn deploy(
         &self,
         image: &Image,
         format: &str,
         fault: Fault,
         hostname: &str,
-        wait: u32,
+        wait: Option<u32>,
     ) -> Vec<String> {
         let url = self.images.offer(&format!("image.{format}"), &image.path, fault);
-        let (checksum, wait) = (format!("sha256:{}", image.sha256), wait.to_string());
+        let checksum = format!("sha256:{}", image.sha256);
         let key = self.key.public.display().to_string();
-        [
+        let arguments = [
             "node",
             "deploy",
             NODE,
@@ -210,11 +230,9 @@ impl Scene {
             "demo",
             "--ssh-key",
             &key,
-            "--wait",
-            &wait,
-        ]
-        .map(str::to_owned)
-        .to_vec()
+        ];
+        let wait = wait.into_iter().flat_map(|seconds| ["--wait".to_owned(), seconds.to_string()]);
+        arguments.map(str::to_owned).into_iter().chain(wait).collect()
     }
 
     /// The address at which the machine was last seen in this network.

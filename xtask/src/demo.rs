@@ -56,7 +56,7 @@ fn play(scene: &Scene, image: &debian::Image, start: Instant) -> Result<()> {
     operator.ferric_shown(&["node", "provide", NODE, "--wait", "900"])?;
     step("deploy");
     let deploy = Instant::now();
-    operator.ferric_shown(&borrowed(&scene.deploy(image, "qcow2", Fault::None, HOSTNAME, 1800)))?;
+    operator.ferric_shown(&borrowed(&scene.deploy(image, "qcow2", Fault::None, HOSTNAME, Some(1800))))?;
     println!("deployed in {:.0?}", deploy.elapsed());
     step("ssh into the installed system");
     let answer = scene.ssh("demo", "hostname", Duration::from_secs(300))?;
