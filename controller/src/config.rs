@@ -2,7 +2,10 @@
 //!
 //! Mistakes are told with the file, the key and what is allowed; the program then ends with [`EXIT_CONFIG`].
 
+mod check;
 mod deploy;
+
+pub use check::Fault;
 
 use crate::boot::config::{BootConfig, DhcpConfig};
 use crate::conductor::{Network, Patience, RamdiskFiles, Settings};
@@ -23,10 +26,8 @@ pub enum ConfigError {
     Read { path: PathBuf, reason: String },
     #[error("configuration {path}: {reason}")]
     Syntax { path: PathBuf, reason: String },
-    #[error("configuration {path}: {key} is {found}; {allowed}")]
-    Value { path: PathBuf, key: &'static str, found: String, allowed: String },
-    #[error("configuration {path}: {reason}")]
-    Boot { path: PathBuf, reason: String },
+    #[error("configuration {path}: {fault}")]
+    Value { path: PathBuf, fault: Fault },
 }
 
 /// The file as it is written.
@@ -169,156 +170,101 @@ pub fn load(path: &Path) -> Result<Config, ConfigError> {
 fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
     let file: File = toml::from_str(text)
         .map_err(|e| ConfigError::Syntax { path: path.to_path_buf(), reason: e.to_string() })?;
-    let value = |key: &'static str, found: String, allowed: &str| ConfigError::Value {
-        path: path.to_path_buf(),
-        key,
-        found,
-        allowed: allowed.to_string(),
-    };
-    if !file.state_dir.is_absolute() {
-        return Err(value(
-            "state_dir",
-            format!("'{}'", file.state_dir.display()),
-            "an absolute path is needed",
-        ));
-    }
-    for (key, seconds) in [
-        ("[deploy] callback_timeout", file.deploy.callback_timeout),
-        ("[deploy] clean_callback_timeout", file.deploy.clean_callback_timeout),
-        ("[agent] heartbeat_timeout", file.agent.heartbeat_timeout),
-        ("[power] change_timeout", file.power.change_timeout),
-        ("[power] soft_off_timeout", file.power.soft_off_timeout),
-    ] {
-        if !(1..=604_800).contains(&seconds) {
-            return Err(value(key, seconds.to_string(), "1 to 604800 seconds are allowed"));
-        }
-    }
-    if !(1..=64).contains(&file.deploy.disk_erasure_concurrency) {
-        let found = file.deploy.disk_erasure_concurrency.to_string();
-        return Err(value("[deploy] disk_erasure_concurrency", found, "1 to 64 disks at once are allowed"));
-    }
-    if file.deploy.shred_random_overwrite_iterations > 100 {
-        let found = file.deploy.shred_random_overwrite_iterations.to_string();
-        return Err(value(
-            "[deploy] shred_random_overwrite_iterations",
-            found,
-            "0 to 100 passes are allowed",
-        ));
-    }
-    if !["uefi", "bios"].contains(&file.deploy.default_boot_mode.as_str()) {
-        let found = format!("'{}'", file.deploy.default_boot_mode);
-        return Err(value("[deploy] default_boot_mode", found, "'uefi' and 'bios' are allowed"));
-    }
-    if !(1..=10).contains(&file.ipmi.tries) || !(1..=600).contains(&file.ipmi.talk_seconds) {
-        let found = format!("{} / {}", file.ipmi.tries, file.ipmi.talk_seconds);
-        return Err(value(
-            "[ipmi] tries / talk_seconds",
-            found,
-            "1 to 10 tries and 1 to 600 seconds are allowed",
-        ));
-    }
-    let networks = file
-        .agent
-        .networks
-        .iter()
-        .map(|text| {
-            network(text).ok_or_else(|| {
-                value("[agent] networks", format!("'{text}'"), "networks look like 10.0.0.0/8")
-            })
-        })
-        .collect::<Result<Vec<_>, _>>()?;
-    let public_url = file.api.public_url.map(|url| url.trim_end_matches('/').to_string());
-    if let Some(url) = &public_url {
-        let good =
-            url::Url::parse(url).is_ok_and(|u| matches!(u.scheme(), "http" | "https") && u.query().is_none());
-        if !good {
-            return Err(value(
-                "[api] public_url",
-                format!("'{url}'"),
-                "an http or https URL is needed, for instance http://10.0.0.1:6385",
-            ));
-        }
-    }
-    if let Some(boot) = &file.boot {
-        let wrong = |e: crate::boot::config::BootConfigError| ConfigError::Boot {
-            path: path.to_path_buf(),
-            reason: e.to_string(),
-        };
-        boot.check().map_err(wrong)?;
-        if let Some(dhcp) = file.dhcp.as_ref().filter(|d| d.enabled) {
-            dhcp.check(boot).map_err(wrong)?;
-        }
-    } else if file.dhcp.as_ref().is_some_and(|d| d.enabled) {
-        return Err(value("[dhcp] enabled", "true".into(), "a [boot] table is needed with it"));
-    }
-    let api_url = public_url.clone().unwrap_or_else(|| {
-        let address = match (&file.boot, file.api.listen.ip()) {
-            (_, ip) if !ip.is_unspecified() => ip,
-            (Some(boot), _) => IpAddr::V4(boot.address),
-            (None, ip) => ip,
-        };
-        format!("http://{}", SocketAddr::new(address, file.api.listen.port()))
-    });
-    let s = Duration::from_secs;
-    let deploy = &file.deploy;
-    let callback = s(deploy.callback_timeout);
+    check::check(&file)
+        .and_then(|()| meant(file))
+        .map_err(|fault| ConfigError::Value { path: path.to_path_buf(), fault })
+}
+
+/// A checked file's meaning, with what was left out.
+fn meant(file: File) -> Result<Config, Fault> {
+    let networks = file.agent.networks.iter().map(|text| network(text)).collect::<Result<_, _>>()?;
+    let public_url = file.api.public_url.as_deref().map(|url| url.trim_end_matches('/').to_string());
     let settings = Settings {
-        hostname: file.hostname.unwrap_or_else(hostname),
-        state_dir: file.state_dir,
-        api_url,
-        ramdisk: file.boot.as_ref().map(|b| RamdiskFiles {
-            kernel: b.kernel.clone(),
-            ramdisk: b.ramdisk.clone(),
-            extra: b.extra_ramdisks.clone(),
-            kernel_parameters: b.kernel_parameters.clone(),
-        }),
-        deadlines: Deadlines {
-            deploy: callback,
-            clean: s(deploy.clean_callback_timeout),
-            inspect: callback,
-            rescue: callback,
-            service: callback,
-        },
-        automated_clean: deploy.automated_clean,
-        clean_priorities: deploy.priorities(),
-        erasure: deploy.erasure(),
-        power_off_after_failure: deploy.power_off_after_failure,
-        default_boot_mode: deploy.default_boot_mode.clone(),
+        api_url: public_url.clone().unwrap_or_else(|| api_url(&file)),
+        ramdisk: file.boot.as_ref().map(ramdisk),
+        deadlines: deadlines(&file.deploy),
+        automated_clean: file.deploy.automated_clean,
+        clean_priorities: file.deploy.priorities(),
+        erasure: file.deploy.erasure(),
+        power_off_after_failure: file.deploy.power_off_after_failure,
+        default_boot_mode: file.deploy.default_boot_mode,
         require_tls: file.agent.require_tls,
         allow_md5: file.agent.allow_md5,
         conflict_is_error: file.agent.second_machine_is_error,
-        heartbeat_timeout: s(file.agent.heartbeat_timeout),
+        heartbeat_timeout: Duration::from_secs(file.agent.heartbeat_timeout),
         networks,
-        patience: Patience {
-            power_change: s(file.power.change_timeout),
-            soft_power_off: s(file.power.soft_off_timeout),
-            power_sync: s(file.power.sync_interval),
-            ..Patience::default()
-        },
+        patience: patience(&file.power),
+        hostname: file.hostname.unwrap_or_else(hostname),
+        state_dir: file.state_dir,
     };
     Ok(Config {
         listen: file.api.listen,
         public_url,
         boot: file.boot,
         dhcp: file.dhcp,
-        ipmi: IpmiPatience {
-            tries: file.ipmi.tries,
-            first_wait: Duration::from_millis(file.ipmi.first_wait_ms),
-            talk: s(file.ipmi.talk_seconds),
-            allow_empty_password: file.ipmi.allow_empty_password,
-        },
+        ipmi: ipmi(&file.ipmi),
         allow_local_images: file.images.allow_local_addresses,
         image_ca_file: file.images.ca_file,
         settings,
     })
 }
 
-fn network(text: &str) -> Option<Network> {
-    let (address, prefix) = text.split_once('/')?;
-    let address: IpAddr = address.parse().ok()?;
-    let widest = if address.is_ipv4() { 32 } else { 128 };
-    let prefix: u8 = prefix.parse().ok().filter(|p| *p <= widest)?;
-    Some(Network { address, prefix })
+/// The API as machines reach it where nobody says: the address that it listens on, else the one that machines boot from.
+fn api_url(file: &File) -> String {
+    let address = match (&file.boot, file.api.listen.ip()) {
+        (Some(boot), ip) if ip.is_unspecified() => IpAddr::V4(boot.address),
+        (_, ip) => ip,
+    };
+    format!("http://{}", SocketAddr::new(address, file.api.listen.port()))
+}
+
+fn ramdisk(boot: &BootConfig) -> RamdiskFiles {
+    RamdiskFiles {
+        kernel: boot.kernel.clone(),
+        ramdisk: boot.ramdisk.clone(),
+        extra: boot.extra_ramdisks.clone(),
+        kernel_parameters: boot.kernel_parameters.clone(),
+    }
+}
+
+fn deadlines(deploy: &DeployTable) -> Deadlines {
+    let callback = Duration::from_secs(deploy.callback_timeout);
+    Deadlines {
+        deploy: callback,
+        clean: Duration::from_secs(deploy.clean_callback_timeout),
+        inspect: callback,
+        rescue: callback,
+        service: callback,
+    }
+}
+
+fn patience(power: &PowerTable) -> Patience {
+    Patience {
+        power_change: Duration::from_secs(power.change_timeout),
+        soft_power_off: Duration::from_secs(power.soft_off_timeout),
+        power_sync: Duration::from_secs(power.sync_interval),
+        ..Patience::default()
+    }
+}
+
+fn ipmi(table: &IpmiTable) -> IpmiPatience {
+    IpmiPatience {
+        tries: table.tries,
+        first_wait: Duration::from_millis(table.first_wait_ms),
+        talk: Duration::from_secs(table.talk_seconds),
+        allow_empty_password: table.allow_empty_password,
+    }
+}
+
+fn network(text: &str) -> Result<Network, Fault> {
+    let parse = || {
+        let (address, prefix) = text.split_once('/')?;
+        let address: IpAddr = address.parse().ok()?;
+        let widest = if address.is_ipv4() { 32 } else { 128 };
+        let prefix: u8 = prefix.parse().ok().filter(|p| *p <= widest)?;
+        Some(Network { address, prefix })
+    };
+    parse().ok_or_else(|| Fault::of("[agent] networks", format!("'{text}'"), "networks look like 10.0.0.0/8"))
 }
 
 fn hostname() -> String {
@@ -368,6 +314,47 @@ mod tests {
         let settings = check(file).unwrap().settings;
         assert_eq!(settings.clean_priorities.erase_devices, 20);
         assert_eq!(settings.erasure.internal_info()["agent_continue_if_secure_erase_failed"], true);
+    }
+
+    /// The TOML of the page for operators.
+    fn page() -> String {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let page = std::fs::read_to_string(root.join("docs/configuration.md")).unwrap();
+        page.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap().to_owned()
+    }
+
+    #[test]
+    fn the_page_is_a_file_that_works_and_shows_the_defaults() {
+        check(&page()).unwrap();
+        let (shown, plain): (File, File) =
+            (toml::from_str(&page()).unwrap(), toml::from_str("state_dir = '/s'").unwrap());
+        let tables = |file: File| {
+            format!("{:#?}", (file.api, file.deploy, file.agent, file.ipmi, file.power, file.images))
+        };
+        assert_eq!(tables(shown), tables(plain));
+        let boot = "[boot]\naddress = '192.0.2.1'\nkernel = '/srv/ferric/vmlinuz'\nramdisk = '/srv/ferric/initramfs.img'\n\
+                    interface = 'eno1'\n[dhcp]\nrange_start = '192.0.2.100'\nrange_end = '192.0.2.200'\nnetmask = '255.255.255.0'";
+        let (shown, plain) = (check(&page()).unwrap(), check(&format!("state_dir = '/s'\n{boot}")).unwrap());
+        assert_eq!((shown.boot, shown.dhcp), (plain.boot, plain.dhcp));
+    }
+
+    /// What the parser expects in a table, taken from how it refuses another key.
+    #[test]
+    fn the_page_shows_every_key() {
+        let page = page();
+        for table in ["", "api", "boot", "dhcp", "deploy", "agent", "ipmi", "power", "images"] {
+            let head = if table.is_empty() { String::new() } else { format!("[{table}]") };
+            let refusal = toml::from_str::<File>(&format!("{head}\nnosuch = 1")).unwrap_err().to_string();
+            let expected = refusal.split("expected ").nth(1).unwrap();
+            let keys: Vec<&str> = expected.split('`').skip(1).step_by(2).collect();
+            assert!(keys.len() > 1, "{refusal}");
+            let lines = page.split("\n[").find(|part| table.is_empty() || part.starts_with(table)).unwrap();
+            for key in keys {
+                let is_key = |line: &str| line.trim_start_matches("# ").starts_with(&format!("{key} = "));
+                let shown = lines.lines().any(is_key) || page.contains(&format!("\n[{key}]"));
+                assert!(shown, "[{table}] {key} is not on the page");
+            }
+        }
     }
 
     #[test]
