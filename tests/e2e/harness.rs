@@ -24,6 +24,7 @@ fn spec(name: &str, folder: &Path, firmware: Firmware) -> Spec {
         disks: Vec::new(),
         direct: None,
         clock: None,
+        bmc: None,
         folder: folder.to_owned(),
     }
 }

@@ -150,6 +150,7 @@ impl Scene {
                 parameters: format!("console=ttyS0 BOOTIF=01-{} {parameters}", MAC.replace(':', "-")),
             }),
             clock: None,
+            bmc: None,
             folder: folder.clone(),
         })?;
         Ok(Self { machine, lookup: Lookup::start()?, folder, _network: network })

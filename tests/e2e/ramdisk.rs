@@ -148,6 +148,7 @@ fn bare_boot(kernel: &Path, folder: &Path, round: u32) -> Result<f64> {
         disks: Vec::new(),
         direct: Some(DirectBoot { kernel: kernel.into(), ramdisk, parameters: "console=ttyS0".into() }),
         clock: None,
+        bmc: None,
         folder: folder.into(),
     })?;
     let start = Instant::now();

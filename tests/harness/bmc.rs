@@ -4,6 +4,7 @@
 //! and UEFI. So a device set here is taken for the next start alone, and a machine left to itself boots its disk.
 
 use crate::machine::{BootDevice, Machine};
+use crate::netns;
 use crate::process::Background;
 use crate::wait;
 use anyhow::{Context, Result};
@@ -20,6 +21,8 @@ use std::time::Duration;
 
 pub const USER: &str = "operator";
 pub const PASSWORD: &str = "correct-horse";
+/// Address of the BMC's network card, where the machine can ask for it.
+pub const MAC: &str = "02:77:00:00:00:02";
 
 /// A running BMC; ends with its handle, the machine does not.
 #[derive(Debug)]
@@ -48,16 +51,23 @@ impl Bmc {
                 .spawn(move || serve(&listener, &machine, &orders, &stop))?
         };
         let auth = "none md2 md5 straight";
+        let program = format!("\"{} {}\"", chassis.display(), socket.display());
+        // From inside, by the machine's own device, it also tells its address.
+        let (lan, serial) = match machine.spec().bmc {
+            Some(port) => (
+                format!("    lan_config_program {program}\n"),
+                format!("  serial 15 127.0.0.1 {port} codec VM\n"),
+            ),
+            None => Default::default(),
+        };
         fs::write(
             folder.join("lan.conf"),
             format!(
                 "name \"{name}\"\nset_working_mc 0x20\n  startlan 1\n    addr {address} {port}\n    priv_limit admin\n    \
                  allowed_auths_callback {auth}\n    allowed_auths_user {auth}\n    allowed_auths_operator {auth}\n    \
-                 allowed_auths_admin {auth}\n    guid a123456789abcdefa123456789abcdef\n  endlan\n  \
-                 chassis_control \"{} {}\"\n  user 2 true \"{USER}\" \"{PASSWORD}\" admin 10 {auth}\n  \
-                 user 3 true \"onlooker\" \"{PASSWORD}\" user 10 {auth}\n",
-                chassis.display(),
-                socket.display()
+                 allowed_auths_admin {auth}\n    guid a123456789abcdefa123456789abcdef\n{lan}  endlan\n{serial}  \
+                 chassis_control {program}\n  user 2 true \"{USER}\" \"{PASSWORD}\" admin 10 {auth}\n  \
+                 user 3 true \"onlooker\" \"{PASSWORD}\" user 10 {auth}\n"
             ),
         )?;
         fs::write(
@@ -141,6 +151,19 @@ fn answer(mut stream: UnixStream, machine: &Machine, orders: &Mutex<Vec<String>>
     stream.write_all(reply.as_bytes()).context("answering the BMC")
 }
 
+fn lan(name: &str) -> Result<String> {
+    let value = match name {
+        "ip_addr" => netns::BMC,
+        "ip_addr_src" => "static",
+        "mac_addr" => MAC,
+        "subnet_mask" => "255.255.255.0",
+        "default_gw_ip_addr" | "backup_gw_ip_addr" => netns::CONTROLLER,
+        "default_gw_mac_addr" | "backup_gw_mac_addr" => "02:77:00:00:00:01",
+        _ => anyhow::bail!("the chassis does not know '{name}'"),
+    };
+    Ok(format!("{name}:{value}\n"))
+}
+
 fn obey(line: &str, machine: &Machine) -> Result<String> {
     match line.split_whitespace().collect::<Vec<_>>().as_slice() {
         ["get", "power"] => return Ok(format!("power:{}\n", u8::from(machine.state()?.on))),
@@ -152,6 +175,8 @@ fn obey(line: &str, machine: &Machine) -> Result<String> {
             };
             return Ok(format!("boot:{device}\n"));
         }
+        // All of one question: what ipmi_sim wants to know of its network interface.
+        ["get", names @ ..] => return names.iter().map(|name| lan(name)).collect(),
         ["set", "power", "1"] => machine.power_on()?,
         ["set", "power", _] => machine.power_off()?,
         ["set", "reset", _] => machine.reset()?,

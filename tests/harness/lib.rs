@@ -8,6 +8,7 @@ pub mod accel;
 pub mod artifacts;
 pub mod bmc;
 pub mod bootsector;
+pub mod commander;
 pub mod controller;
 pub mod corpus;
 pub mod debian;

@@ -30,6 +30,8 @@ pub enum BootDevice {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bus {
     Virtio,
+    /// With sectors of 4096 bytes.
+    VirtioLargeSectors,
     Sata,
     Nvme,
     /// A read-only medium in an optical drive on USB, as a BMC shows its virtual media.
@@ -98,6 +100,8 @@ pub struct Spec {
     pub direct: Option<DirectBoot>,
     /// What the battery clock says at power-on (`2005-06-07T08:09:10`); the host's time if none.
     pub clock: Option<String>,
+    /// Port at which a simulated BMC listens on loopback for the machine's own IPMI device; none: there is no device.
+    pub bmc: Option<u16>,
     /// Serial console, QMP socket and firmware variables go here.
     pub folder: PathBuf,
 }
@@ -133,6 +137,11 @@ impl Spec {
             add("-rtc", format!("base={clock}"));
         }
         add("-device", "virtio-rng-pci".to_owned());
+        if let Some(port) = self.bmc {
+            add("-chardev", format!("socket,id=bmc,host=127.0.0.1,port={port},reconnect=1"));
+            add("-device", "ipmi-bmc-extern,id=bmc0,chardev=bmc".to_owned());
+            add("-device", "isa-ipmi-kcs,bmc=bmc0".to_owned());
+        }
         add("-device", "qemu-xhci".to_owned());
         // A kernel given directly comes first by itself, and QEMU refuses a second first.
         let (network_index, disk_index) = match boot {
@@ -169,6 +178,9 @@ impl Spec {
             };
             let device = match disk.bus {
                 Bus::Virtio | Bus::Cdrom => "virtio-blk-pci".to_owned(),
+                Bus::VirtioLargeSectors => {
+                    "virtio-blk-pci,logical_block_size=4096,physical_block_size=4096".to_owned()
+                }
                 // Each port of the controller takes one disk.
                 Bus::Sata => format!("ide-hd,bus=ide.{number}"),
                 Bus::Nvme => "nvme".to_owned(),

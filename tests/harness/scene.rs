@@ -140,6 +140,7 @@ impl Scene {
             disks: disks.collect::<Result<Vec<_>>>()?,
             direct: script.direct.clone(),
             clock: script.clock.clone(),
+            bmc: None,
             folder: folder.clone(),
         })?;
         let bmc = Bmc::start(netns::BMC, BMC_PORT, &machine, &artifacts.chassis, &folder)?;

@@ -234,6 +234,7 @@ fn machine(folder: &Path, plan: &Plan, http_root: PathBuf) -> Result<Machine> {
         disks,
         direct: None,
         clock: None,
+        bmc: None,
         folder: folder.to_owned(),
     };
     Machine::with_network_boot(spec, Box::new(move || netboot::of(&http_root, MAC)))
