@@ -4,7 +4,7 @@
 use anyhow::{Context, Result, ensure};
 use ferric_initramfs::build;
 use ferric_tests::artifacts::cache_folder;
-use ferric_tests::ironic::lab::{Lab, LabDisk, NODE, OTHER, ROOT, WITHIN};
+use ferric_tests::ironic::lab::{Lab, LabDisk, NODE, OTHER, Plan, ROOT, WITHIN};
 use ferric_tests::ironic::setup::IRONIC_39;
 use ferric_tests::machine::Firmware;
 use ferric_tests::process::call;
@@ -19,7 +19,11 @@ const GIB: u64 = 1 << 30;
 fn ironic_39_makes_arrays_boots_from_one_and_deletes_them() -> Result<()> {
     let probe = images::probe()?;
     let mdadm = mdadm()?;
-    let lab = Lab::open("raid", &IRONIC_39, Firmware::Uefi, "[conductor]\nautomated_clean = false\n")?;
+    let lab = Lab::open(&Plan {
+        firmware: Firmware::Uefi,
+        more: "[conductor]\nautomated_clean = false\n",
+        ..Plan::new("raid", &IRONIC_39)
+    })?;
     lab.explain(life(&lab, &probe, &mdadm))
 }
 

@@ -100,6 +100,7 @@ fn power_on_to_lookup(contender: &Contender) -> Result<Option<f64>> {
         disks: vec![Disk { path: disk, serial: "ROOT".to_owned(), bus: Bus::Virtio, rank: 0, logged: false }],
         direct: Some(contender.boot.clone()),
         clock: None,
+        bmc: None,
         folder: folder.clone(),
     })?;
     let range = format!("--dhcp-range={FIRST_LEASE},{LAST_LEASE},255.255.255.0,1h");
