@@ -5,9 +5,13 @@
 
 use ferric_controller::store::Watch;
 use std::ops::ControlFlow;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 use tokio::sync::watch;
+
+/// How long the store's thread may take to end.
+const LONGEST: Duration = Duration::from_secs(60);
 
 /// Where the present life of the service is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -103,7 +107,8 @@ impl Fuse {
             inner.closed.take()
         };
         if let Some(closed) = closed {
-            assert!(closed.recv().is_err(), "nothing is ever sent");
+            let end = closed.recv_timeout(LONGEST);
+            assert_eq!(end, Err(RecvTimeoutError::Disconnected), "the store's thread did not end");
         }
     }
 }
