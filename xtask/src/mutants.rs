@@ -17,6 +17,7 @@ pub fn run(arguments: &[&str]) -> Result<()> {
     }
     let keep = mutants::keep_folder()?;
     let summary = mutants::run(&Writer::obtain()?, seed, count, &keep)?;
+    print!("{}", summary.classes());
     println!("{summary}");
     ensure!(
         summary.faults.is_empty(),
