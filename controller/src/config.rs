@@ -374,6 +374,7 @@ mod tests {
             ("state_dir = '/s'\n[agent]\nnetworks = ['10.0.0.0']", "10.0.0.0/8"),
             ("state_dir = '/s'\n[agent]\nnetworks = ['10.0.0.0/33']", "[agent] networks is '10.0.0.0/33'"),
             ("state_dir = '/s'\n[ipmi]\ntries = 0", "1 to 10 tries"),
+            ("state_dir = '/s'\n[ipmi]\nfirst_wait_ms = 0", "1 to 60000 milliseconds"),
             ("state_dir = '/s'\n[api]\npublic_url = 'ftp://x'", "[api] public_url"),
             (
                 "state_dir = '/s'\n[boot]\naddress = '0.0.0.0'\nkernel = '/k'\nramdisk = '/r'",

@@ -83,6 +83,14 @@ fn ipmi(ipmi: &IpmiTable) -> Result<(), Fault> {
         let allowed = "1 to 10 tries and 1 to 600 seconds are allowed";
         return Err(Fault::of("[ipmi] tries / talk_seconds", found, allowed));
     }
+    // Without a wait no BMC would ever have answered in time.
+    if !(1..=60_000).contains(&ipmi.first_wait_ms) {
+        return Err(Fault::of(
+            "[ipmi] first_wait_ms",
+            ipmi.first_wait_ms,
+            "1 to 60000 milliseconds are allowed",
+        ));
+    }
     Ok(())
 }
 
