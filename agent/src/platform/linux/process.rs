@@ -89,16 +89,17 @@ pub fn with_changeable(
 
 fn mount_any(device: &Path, on: &Path) -> io::Result<()> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    let (mut other, mut missing) = (Vec::new(), Vec::new());
     for kind in SYSTEMS {
         match mount(Some(device), on, Some(kind), flags, None::<&str>) {
-            // Another file system, or one that this kernel has no driver for.
-            Err(Errno::EINVAL | Errno::ENODEV) => {}
-            other => return Ok(other?),
+            Err(Errno::EINVAL) => other.push(kind),
+            Err(Errno::ENODEV) => missing.push(kind),
+            mounted => return Ok(mounted?),
         }
     }
-    Err(io::Error::other(
-        "it holds no file system that can be mounted here (ext2, ext3, ext4, xfs, btrfs, vfat)",
-    ))
+    let missing = if missing.is_empty() { "none".to_owned() } else { missing.join(", ") };
+    let tried = other.join(", ");
+    Err(io::Error::other(format!("it is none of {tried}; drivers that this ramdisk lacks: {missing}")))
 }
 
 /// Makes a folder with this mode, whatever the umask says.
