@@ -22,7 +22,7 @@ mod server;
 mod stage;
 mod table;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use ferric_tests::host::{self, Consent, Package};
 use options::Options;
 
@@ -71,6 +71,11 @@ pub fn run(arguments: &[&str]) -> Result<()> {
         _ => bail!("{USAGE}"),
     };
     let options = Options::parse(words, runs)?;
+    let is_image = arguments.first() == Some(&"image");
+    ensure!(
+        is_image || (options.only.is_empty() && options.agent.is_none()),
+        "--only and --agent are for bench image\n{USAGE}"
+    );
     let consent = if options.yes { Consent::Given } else { host::consent() };
     host::prepare_for(packages, consent)?;
     command(&options)

@@ -11,7 +11,7 @@ use flate2::read::MultiGzDecoder;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-/// The newest on PyPI that Debian 12's Python 3.11 runs.
+/// Runs on Debian 12's Python 3.11.
 pub const VERSION: &str = "13.0.0";
 
 /// What the agent starts as programs, and what brings it up.
