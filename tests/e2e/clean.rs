@@ -122,7 +122,7 @@ fn erase_below_an_array(scene: &Scene) -> Result<()> {
     operator.wait_for_state(NODE, &["clean wait"], CLEANING)?;
     let maintenance = format!("/v1/nodes/{NODE}/maintenance");
     operator.expect("PUT", &maintenance, Some(&json!({"reason": "making an array"})))?;
-    // The kernel's own interface to arrays (Documentation/admin-guide/md.rst): the ramdisk has no mdadm.
+    // The kernel's own interface to arrays (Documentation/admin-guide/md.rst): an array without superblocks.
     let array = "set -e; /init -q -- md_mod; echo md127 > /sys/module/md_mod/parameters/new_array; \
                  cd /sys/block/md127/md; echo none > metadata_version; echo raid1 > level; echo 1 > raid_disks; \
                  cat /sys/block/vda/dev > new_dev; echo 65536 > component_size; echo 0 > dev-vda/slot; \
