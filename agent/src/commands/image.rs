@@ -3,17 +3,17 @@
 
 use super::{Context, Failure, Job, Params, context, failure, rooms, text};
 use crate::bootloader::{self, BootError};
-use crate::disk::{aligned, look, raid};
+use crate::disk::{aligned, raid};
 use ferric_common::units::{ByteCount, DiskOffset, MIB};
 use serde_json::Value;
 
 pub fn install_bootloader(context: &Context, params: &Params, _job: &Job) -> Result<Value, Failure> {
-    let result = match array(context) {
+    let result = rooms::instance_array(context).and_then(|array| match array {
         // Conductors give the root file system of a whole-disk image on an array, too.
         Some(array) => boot_entry(context, Some(&array)),
         None => whole_disk(context, text(params, "root_uuid"), text(params, "efi_system_part_uuid"))
             .and_then(|()| boot_entry(context, None)),
-    };
+    });
     let ignore = params
         .get("ignore_bootloader_failure")
         .and_then(Value::as_bool)
@@ -43,32 +43,16 @@ fn whole_disk(context: &Context, root_uuid: Option<&str>, esp: Option<&str>) -> 
     )))
 }
 
-/// The software RAID array that was written, or that would be.
-fn array(context: &Context) -> Option<String> {
-    match context::lock(&context.written).as_ref().map(|written| written.device.clone()) {
-        Some(device) => Some(device).filter(|device| look::is_array(device)),
-        None => raid::root_volume(context.machine.as_ref(), &context.node().raid_config).ok().flatten(),
-    }
-}
-
 /// Gives the firmware of a UEFI machine an entry for the disk; nothing on a machine that was booted by a BIOS.
 fn boot_entry(context: &Context, array: Option<&str>) -> Result<(), Failure> {
     let machine = context.machine.as_ref();
-    match (machine.inventory().boot.current_boot_mode == "uefi", array) {
-        (true, _) => {}
-        (false, None) => return Ok(()),
-        (false, Some(array)) => {
-            return Err(failure::INVALID_IMAGE.with(format!(
-                "the system was written to the array {array}, from which a BIOS cannot boot, and installing a boot loader on \
-                 its disks is not supported by this agent: deploy with boot_mode uefi"
-            )));
-        }
+    if let Some(array) = array {
+        rooms::refuse_bios_array(context, array)?;
     }
-    let written = context::lock(&context.written).as_ref().map(|written| written.device.clone());
-    let device = match array.map(str::to_owned).or(written) {
-        Some(device) => device,
-        None => rooms::root_disk(context)?,
-    };
+    if machine.inventory().boot.current_boot_mode != "uefi" {
+        return Ok(());
+    }
+    let device = array.map_or_else(|| rooms::instance_disk(context), |array| Ok(array.to_owned()))?;
     let unreadable = |words: String| failure::BLOCK_DEVICE.with(format!("reading {device}: {words}"));
     let disk = machine.open_disk(&device).map_err(|error| unreadable(failure::chain(&error)))?;
     let length = ByteCount(disk.size().0.min(MIB));

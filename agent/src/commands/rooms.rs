@@ -6,8 +6,8 @@ use super::{Context, Failure, Job, failure};
 use crate::bootloader;
 use crate::disk::choose;
 use crate::disk::erase::{self, board::Watch};
-use crate::disk::raid;
 use crate::disk::wipe::{self, EraseError};
+use crate::disk::{look, raid};
 use crate::image::error::Class;
 use crate::image::{self, ImageError, ImageFormat, ImageRequest, WriteRequest};
 use crate::platform::block::BlockDevice;
@@ -119,18 +119,47 @@ pub fn instance_disk(context: &Context) -> Result<String, Failure> {
     written.map_or_else(|| root_disk(context), Ok)
 }
 
+/// The array that holds the instance, or will: the one written in this boot, else the one that the node's RAID configuration
+/// marks for the system.
+///
+/// # Errors
+/// [`failure::DEVICE_NOT_FOUND`]: arrays that cannot be assembled or listed.
+pub fn instance_array(context: &Context) -> Result<Option<String>, Failure> {
+    match lock(&context.written).as_ref().map(|written| written.device.clone()) {
+        Some(device) => Ok(Some(device).filter(|device| look::is_array(device))),
+        None => root_array(context),
+    }
+}
+
+fn root_array(context: &Context) -> Result<Option<String>, Failure> {
+    raid::root_volume(context.machine.as_ref(), &context.node().raid_config).map_err(|error| unlisted(&error))
+}
+
+fn unlisted(error: &MachineError) -> Failure {
+    failure::DEVICE_NOT_FOUND.with(format!("listing the disks of this machine: {}", failure::chain(error)))
+}
+
+/// Nothing is written to an array from which the machine could not boot.
+///
+/// # Errors
+/// [`failure::INVALID_IMAGE`].
+pub fn refuse_bios_array(context: &Context, device: &str) -> Result<(), Failure> {
+    if !look::is_array(device) || context.machine.inventory().boot.current_boot_mode == "uefi" {
+        return Ok(());
+    }
+    Err(failure::INVALID_IMAGE.with(format!(
+        "the system goes to the array {device}, from which a BIOS cannot boot, and installing a boot loader on its disks is not \
+         supported by this agent: deploy with boot_mode uefi"
+    )))
+}
+
 fn root_disk_now(context: &Context) -> Result<String, Failure> {
     let node = context.node();
-    let unlisted = |error: MachineError| {
-        failure::DEVICE_NOT_FOUND
-            .with(format!("listing the disks of this machine: {}", failure::chain(&error)))
-    };
-    let machine = context.machine.as_ref();
     // A volume that the RAID configuration marks for the system is that, whatever the hints say.
-    if let Some(volume) = raid::root_volume(machine, &node.raid_config).map_err(unlisted)? {
+    if let Some(volume) = root_array(context)? {
         return Ok(volume);
     }
-    let disks = machine.disks().map_err(unlisted)?;
+    let disks = context.machine.disks().map_err(|error| unlisted(&error))?;
     choose::root_disk(&node.instance_info, &node.properties, &disks)
         .map(|facts| facts.disk.name)
         .map_err(|error| failure::DEVICE_NOT_FOUND.with(failure::chain(&error)))

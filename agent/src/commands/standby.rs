@@ -43,6 +43,7 @@ pub fn write(
     let config_drive = config_drive.filter(|v| !v.is_null()).or_else(|| image_info.get("configdrive"));
     let config_drive = configdrive::bytes(context, config_drive)?;
     let device = rooms::root_disk(context)?;
+    rooms::refuse_bios_array(context, &device)?;
     let mut plan = Written {
         image_id: image.id.clone(),
         digest: digest.to_string(),

@@ -438,6 +438,24 @@ async fn boot_setup_is_nothing_for_whole_disks_and_refused_for_partitions() {
 }
 
 #[tokio::test]
+async fn an_array_that_a_bios_could_not_boot_from_is_refused_before_anything_is_written() {
+    for (boot_mode, refused) in [("bios", true), ("uefi", false)] {
+        let machine = SmallMachine { boot_mode, ..SmallMachine::with_disks(&[("/dev/md0", 8)]) };
+        let lab = lab(machine, Act::Succeed);
+        let result = lab.write(json!({"image_info": image_info()})).await;
+        assert_eq!(result.command_status == CommandStatus::Failed, refused, "{result:?}");
+        if refused {
+            let (kind, details) = failed(&result);
+            assert!(
+                kind == "InvalidImage" && details.contains("/dev/md0, from which a BIOS cannot boot"),
+                "{details}"
+            );
+        }
+        assert_eq!(lab.orders.lock().unwrap().is_empty(), refused, "{boot_mode}");
+    }
+}
+
+#[tokio::test]
 async fn a_uefi_machine_needs_a_system_partition_to_boot_from() {
     let machine = SmallMachine { boot_mode: "uefi", ..SmallMachine::with_disks(&[("/dev/sda", 8)]) };
     let lab = lab(machine, Act::Succeed);

@@ -1,8 +1,8 @@
 //! Which disk the operating system goes to.
 //!
 //! Takes a node's fields and the machine's disks; matching itself is `ferric_common::hints`. Opening the disk, and
-//! refusing a mounted one, is the platform's. Rules of ironic-python-agent 13.0.0; its choice of a software RAID volume
-//! built in the same boot comes with software RAID.
+//! refusing a mounted one, is the platform's. Rules of ironic-python-agent 13.0.0; a volume that a RAID configuration
+//! marks for the system comes before them (`raid::root_volume`).
 
 use crate::platform::machine::DiskFacts;
 use ferric_common::hints::{self, Candidate, HintError, Hints, NoMatch, SkipList};

@@ -5,16 +5,13 @@
 //! Upstream behaviour: ironic-python-agent 13.0.0, `raid_utils.py`; it copies files into a new file system, here the file
 //! system is copied whole, so its volume identifier, by which the system finds it, stays the same anyway.
 
-use super::free_name;
+use super::{ESP, free_name};
 use crate::bootloader::entry::{Entry, Place};
 use crate::bootloader::{self, BootError, table};
 use crate::disk::{aligned, look, wipe};
 use crate::platform::drive::ArrayOrder;
 use crate::platform::machine::Machine;
 use ferric_common::units::{ByteCount, DiskOffset, MIB, SectorSize};
-
-/// Name of the array of system partitions.
-const ESP: &str = "esp";
 
 /// A disk under the array.
 struct Holder {
@@ -43,8 +40,9 @@ pub fn boot_entries(
             copy(machine, &original, &mirror)?;
             loaders
         }
-        // Moved before, by a command whose answer was lost.
-        Err(_) if !is_new => bootloader::find_loaders(machine, &mirror)?,
+        // Moved before, by a command whose answer was lost. Anything else that cannot be read is no reason to boot what an earlier
+        // system left in the copy.
+        Err(_) if !is_new && is_blank(machine, &original)? => bootloader::find_loaders(machine, &mirror)?,
         Err(error) => return Err(error),
     };
     let entries: Vec<Entry> = loaders
@@ -92,10 +90,22 @@ fn holders(machine: &dyn Machine, array: &str) -> Result<Vec<Holder>, BootError>
     }
 }
 
-/// The array of system partitions, and whether it was made just now.
+fn is_blank(machine: &dyn Machine, device: &str) -> Result<bool, BootError> {
+    let disk = machine.open_disk(device)?;
+    let length = ByteCount(disk.size().0.min(MIB));
+    let start = aligned::read(disk.as_ref(), DiskOffset(0), length)
+        .map_err(|error| failed("reading", device, &error))?;
+    Ok(start.iter().all(|byte| *byte == 0))
+}
+
+/// The array of these system partitions, and whether it was made just now.
 fn mirror(machine: &dyn Machine, holders: &[Holder]) -> Result<(String, bool), BootError> {
-    let mut arrays = machine.arrays().into_iter();
-    if let Some(there) = arrays.find(|name| machine.array_name(name).as_deref() == Some(ESP)) {
+    let is_theirs = |name: &String| {
+        let members = machine.array_members(name);
+        let is_one = |member: &String| holders.iter().any(|holder| holder.partition == *member);
+        machine.array_name(name).as_deref() == Some(ESP) && members.iter().all(is_one)
+    };
+    if let Some(there) = machine.arrays().into_iter().find(is_theirs) {
         return Ok((there, false));
     }
     let device = free_name(machine);
@@ -202,5 +212,10 @@ mod tests {
         again.folders = [("/dev/md1".to_owned(), folder.path().to_owned())].into();
         assert_eq!(boot_entries(&again, "/dev/md0", head, SectorSize(512)).unwrap(), entries);
         assert!(devices[2].1.bytes(0, original.len()) == original, "the copy was overwritten");
+        // A new image whose system partition cannot be read must not boot what the last one left in the copy.
+        devices[1].1.put(0, b"no file system");
+        let before = variables.snapshot();
+        assert!(boot_entries(&again, "/dev/md0", head, SectorSize(512)).is_err());
+        assert_eq!(variables.snapshot(), before);
     }
 }

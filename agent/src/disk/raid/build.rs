@@ -26,18 +26,9 @@ const LINUX_RAID_MBR: u8 = 0xfd;
 /// # Errors
 /// [`RaidError`]. After one of `Partitioning` or `Making` disks are half done: delete the configuration, then try again.
 pub fn create(machine: &dyn Machine, node: &Node<'_>, config: &Value) -> Result<Value, RaidError> {
-    let skip = skip_list(node)?;
-    let Some(volumes) = volumes(node, &skip, config)? else { return Ok(json!({})) };
-    let existing = kept(machine, &skip)?;
-    let is_new = |volume: &&Volume| volume.name.as_ref().is_none_or(|name| !existing.contains(name));
-    let missing: Vec<Volume> = volumes.iter().filter(is_new).cloned().collect();
-    if !missing.is_empty() {
-        let disks = disks(machine, &skip)?;
-        let table = table(node);
-        let layout = plan::lay_out(&missing, &disks, table)?;
-        refuse_used(machine, &layout)?;
-        build(machine, &layout, table)?;
-    }
+    let Some((volumes, layout)) = planned(machine, node, config)? else { return Ok(json!({})) };
+    refuse_used(machine, &layout)?;
+    build(machine, &layout, table(node))?;
     let given: Vec<Value> = volumes.into_iter().map(|volume| volume.given).collect();
     let mut answer = config.as_object().cloned().unwrap_or_default();
     answer.insert("logical_disks".to_owned(), Value::Array(given));
@@ -47,23 +38,35 @@ pub fn create(machine: &dyn Machine, node: &Node<'_>, config: &Value) -> Result<
 /// Checks `config`, takes existing arrays away unless they are to stay, and makes it.
 ///
 /// # Errors
-/// As [`create`] and [`remove::delete`]; a configuration that breaks a rule before anything is taken away.
+/// As [`create`] and [`remove::delete`]; a configuration that breaks a rule, or has no room, before anything is taken away.
 pub fn apply(
     machine: &dyn Machine,
     node: &Node<'_>,
     config: &Value,
     delete_existing: bool,
 ) -> Result<Value, RaidError> {
-    volumes(node, &skip_list(node)?, config)?;
+    planned(machine, node, config)?;
     if delete_existing {
         remove::delete(machine, node)?;
     }
     create(machine, node, config)
 }
 
-fn volumes(node: &Node<'_>, skip: &SkipList, config: &Value) -> Result<Option<Vec<Volume>>, RaidError> {
-    wanted::parse(config, !skip.volume_names.is_empty())
-        .map_err(|faults| RaidError::Invalid { node: node.uuid.to_owned(), faults: faults.join("; ") })
+/// The wanted volumes, and where those of them come to lie that are not there yet; `None` without software RAID.
+fn planned(
+    machine: &dyn Machine,
+    node: &Node<'_>,
+    config: &Value,
+) -> Result<Option<(Vec<Volume>, Layout)>, RaidError> {
+    let skip = skip_list(node)?;
+    let volumes = wanted::parse(config, !skip.volume_names.is_empty())
+        .map_err(|faults| RaidError::Invalid { node: node.uuid.to_owned(), faults: faults.join("; ") })?;
+    let Some(volumes) = volumes else { return Ok(None) };
+    let existing = kept(machine, &skip)?;
+    let is_new = |volume: &&Volume| volume.name.as_ref().is_none_or(|name| !existing.contains(name));
+    let missing: Vec<Volume> = volumes.iter().filter(is_new).cloned().collect();
+    let layout = plan::lay_out(&missing, &disks(machine, &skip)?, table(node))?;
+    Ok(Some((volumes, layout)))
 }
 
 pub(super) fn skip_list(node: &Node<'_>) -> Result<SkipList, RaidError> {
@@ -99,11 +102,14 @@ fn table(node: &Node<'_>) -> Table {
         };
         text("instance_info").or_else(|| text("properties"))
     };
-    let asked =
-        node.fields.pointer("/instance_info/deploy_boot_mode").and_then(Value::as_str).map(str::to_owned);
-    let uefi =
-        asked.or_else(|| says("boot_mode")).map_or(node.uefi, |mode| mode.eq_ignore_ascii_case("uefi"))
-            || says("secure_boot").is_some_and(|says| says.eq_ignore_ascii_case("true"));
+    let deploy = |part: &str| {
+        let mode = node.fields.pointer(&format!("/{part}/deploy_boot_mode"));
+        mode.and_then(Value::as_str).map(str::to_owned)
+    };
+    let mode =
+        deploy("instance_info").or_else(|| says("boot_mode")).or_else(|| deploy("driver_internal_info"));
+    let uefi = mode.map_or(node.uefi, |mode| mode.eq_ignore_ascii_case("uefi"))
+        || says("secure_boot").is_some_and(|says| says.eq_ignore_ascii_case("true"));
     match (uefi, says("disk_label").as_deref()) {
         (true, _) => Table::Gpt { uefi: true },
         (false, Some("gpt")) => Table::Gpt { uefi: false },

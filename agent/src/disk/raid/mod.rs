@@ -1,5 +1,6 @@
 //! Software RAID as a node's `target_raid_config` wants it: `wanted` reads and checks it, `plan` lays it out (both pure),
-//! `build` makes it, `remove` takes all arrays away, `root` finds the volume that the operating system goes to, `boot` has firmware start it.
+//! `build` makes it, `remove` takes all arrays away, `root` finds the volume that the operating system goes to, `boot` has
+//! firmware start it.
 //!
 //! Rules and layout of ironic-python-agent 13.0.0, so that its arrays and ours are the same to Ironic and to the installed
 //! system. The arrays themselves are made by mdadm.
@@ -20,6 +21,9 @@ use crate::platform::machine::{Machine, MachineError};
 use ferric_common::hints::HintError;
 use serde_json::Value;
 use std::time::{Duration, Instant};
+
+/// Name of the array of EFI system partitions.
+const ESP: &str = "esp";
 
 /// Why a step of software RAID did not do its work.
 #[derive(Debug, thiserror::Error)]

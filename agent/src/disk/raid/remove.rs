@@ -2,6 +2,7 @@
 
 use super::build::{disks, skip_list};
 use super::{Node, RaidError};
+use crate::disk::choose::candidate;
 use crate::disk::holders::{self, Held, Rules};
 use crate::disk::look::{self, Device, Look};
 use crate::disk::wipe;
@@ -13,8 +14,8 @@ use std::collections::BTreeSet;
 /// As often it is tried: what stood on an array may only show when that is gone.
 const PASSES: usize = 2;
 
-/// Removes every array but those that the node's skip list names; one that shares a disk with such an array is blanked and
-/// stays.
+/// Removes every array but those that the node's skip list names, or of whose disks it names one; one that shares a disk with
+/// such an array is blanked and stays.
 ///
 /// # Errors
 /// [`RaidError::Remaining`] with each array that is still there, and why.
@@ -41,7 +42,7 @@ struct Array {
 
 /// One round. Returns what did not go.
 fn pass(machine: &dyn Machine, skip: &SkipList) -> Result<Vec<String>, RaidError> {
-    let arrays = arrays(machine, &skip.volume_names)?;
+    let arrays = arrays(machine, skip)?;
     let held: BTreeSet<&String> = arrays.iter().filter(|a| a.is_kept).flat_map(|a| &a.disks).collect();
     let (mut remaining, mut freed) = (Vec::new(), BTreeSet::new());
     for array in arrays.iter().filter(|array| !array.is_kept) {
@@ -98,7 +99,7 @@ fn leftovers(
     Ok(found)
 }
 
-fn arrays(machine: &dyn Machine, kept: &[String]) -> Result<Vec<Array>, RaidError> {
+fn arrays(machine: &dyn Machine, skip: &SkipList) -> Result<Vec<Array>, RaidError> {
     let disks = machine.disks().map_err(RaidError::Listing)?;
     let mut arrays = Vec::new();
     for device in machine.arrays() {
@@ -108,17 +109,14 @@ fn arrays(machine: &dyn Machine, kept: &[String]) -> Result<Vec<Array>, RaidErro
             Ok(members.iter().any(|member| member == disk || partitions.contains(member)))
         };
         let mut under = BTreeSet::new();
-        for disk in disks.iter().map(|facts| facts.disk.name.as_str()) {
-            if is_under(&disk).map_err(RaidError::Listing)? {
-                under.insert(disk.to_owned());
+        let mut is_kept = look::is_kept_array(machine, &device, &skip.volume_names);
+        for facts in &disks {
+            if is_under(&facts.disk.name.as_str()).map_err(RaidError::Listing)? {
+                is_kept |= skip.skips(&candidate(facts));
+                under.insert(facts.disk.name.clone());
             }
         }
-        arrays.push(Array {
-            is_kept: look::is_kept_array(machine, &device, kept),
-            device,
-            members,
-            disks: under,
-        });
+        arrays.push(Array { is_kept, device, members, disks: under });
     }
     Ok(arrays)
 }

@@ -58,6 +58,10 @@ fn a_configuration_that_breaks_a_rule_is_told_each_rule() {
         (two(with(&one, json!({"volume_name": "--help"}))), "volume_name is '--help'"),
         (two(with(&one, json!({"volume_name": "a b"}))), "volume_name is 'a b'"),
         (two(with(&one, json!({"volume_name": "x".repeat(33)}))), "volume_name is"),
+        (
+            two(with(&one, json!({"volume_name": "esp"}))),
+            "volume_name 'esp' is that of the EFI system partitions",
+        ),
     ] {
         let said = faults(config.clone());
         assert!(said.contains(words), "{config}: {said}");
@@ -319,6 +323,19 @@ fn an_array_of_the_skip_list_stays_and_so_do_the_tables_under_it() {
 }
 
 #[test]
+fn an_array_on_a_disk_of_the_skip_list_stays_whole() {
+    let bench = Bench::new();
+    let machine = with_arrays(&bench);
+    let fields = json!({"properties": {"skip_block_devices": [{"serial": "/dev/sdb"}]}});
+    delete(&machine, &node(&fields, true)).unwrap();
+    assert_eq!(machine.arrays().len(), 2);
+    assert!(
+        ["/dev/sda1", "/dev/sda2", "/dev/sdb1", "/dev/sdb2"].iter().all(|name| bench.has_superblock(name))
+    );
+    assert!(!machine.calls().iter().any(|call| matches!(call, Call::Released(_))));
+}
+
+#[test]
 fn a_superblock_that_no_array_has_goes_too() {
     let bench = Bench::new();
     bench.put_superblock("/dev/sdb1");
@@ -347,6 +364,9 @@ fn apply_checks_first_and_deletes_unless_told_not_to() {
     let fields = json!({});
     let broken = json!({"logical_disks": [software("5", json!(1))]});
     apply(&machine, &node(&fields, true), &broken, true).unwrap_err();
+    let large = json!({"logical_disks": [software("1", json!(100))]});
+    let error = apply(&machine, &node(&fields, true), &large, true).unwrap_err().to_string();
+    assert!(error.starts_with("volume md0 does not fit onto /dev/sda"), "{error}");
     assert_eq!(machine.arrays().len(), 2);
     let error = apply(&machine, &node(&fields, true), &wanted(), false).unwrap_err().to_string();
     assert!(error.contains("Partitions detected"), "{error}");

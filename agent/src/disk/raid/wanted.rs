@@ -1,5 +1,6 @@
 //! Reads and checks a RAID configuration. Texts in upper case are upstream's.
 
+use super::ESP;
 use ferric_common::hints::{self, Hints};
 use serde_json::Value;
 
@@ -115,6 +116,11 @@ fn volume(nth: usize, disk: &Value, faults: &mut Vec<String>) -> Option<Volume> 
     }
     let name = match disk.get("volume_name") {
         None | Some(Value::Null) => None,
+        Some(Value::String(name)) if name == ESP => {
+            faults
+                .push(format!("volume_name '{ESP}' is that of the EFI system partitions, another is needed"));
+            None
+        }
         Some(Value::String(name)) if is_name(name) => Some(name.clone()),
         Some(other) => {
             faults.push(format!(
