@@ -1,8 +1,9 @@
 //! Entry point: which of the agent's duties this process takes, and its exit code. No more.
 
 use clap::{Parser, Subcommand};
+use ferric_agent::platform::linux::itself;
 use ferric_agent::{init, logging};
-use std::ffi::OsStr;
+use std::ffi::{CStr, OsStr};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -35,8 +36,19 @@ enum Duty {
     Devices,
 }
 
+impl Duty {
+    /// What the process is called that does it.
+    fn process(&self) -> &'static CStr {
+        match self {
+            Duty::Network => c"ferric-network",
+            Duty::Devices => c"ferric-devices",
+            Duty::Run(_) | Duty::Write(_) | Duty::Inventory => c"ferric-agent",
+        }
+    }
+}
+
 fn main() -> ExitCode {
-    ferric_agent::platform::linux::memory::use_small_pages();
+    itself::use_small_pages();
     let arguments: Vec<_> = std::env::args_os().collect();
     let called = arguments.first().map(Path::new).and_then(Path::file_name);
     // By name too: in a container this program may be process 1 and yet not own the machine.
@@ -50,7 +62,9 @@ fn main() -> ExitCode {
     {
         return init::devices::request(&wanted.to_string_lossy());
     }
-    match Cli::parse().duty {
+    let duty = Cli::parse().duty;
+    itself::be_called(duty.process());
+    match duty {
         Duty::Run(options) => ferric_agent::run::run(options),
         Duty::Write(args) => {
             logging::start(tracing::Level::WARN);
