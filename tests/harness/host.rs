@@ -11,7 +11,7 @@ use std::process::Command;
 pub type Package = (&'static str, &'static str);
 
 /// What the tests and the demonstration need.
-const NEEDED: &[Package] = &[
+pub const NEEDED: &[Package] = &[
     ("musl-tools", "/usr/bin/musl-gcc"),
     // libFuzzer is C++
     ("g++", "/usr/bin/g++"),

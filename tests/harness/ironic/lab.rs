@@ -44,6 +44,10 @@ pub struct Plan<'a> {
     pub release: &'static Release,
     pub firmware: Firmware,
     pub disks: &'a [LabDisk],
+    pub memory_mib: u32,
+    /// Another ramdisk than ours; the kernel stays the same.
+    pub ramdisk: Option<&'a Path>,
+    pub kernel_parameters: &'a str,
     /// More of Ironic's configuration, sections and all.
     pub more: &'a str,
 }
@@ -51,7 +55,16 @@ pub struct Plan<'a> {
 impl Plan<'_> {
     /// A BIOS machine with [`ROOT`] and [`OTHER`].
     pub fn new<'a>(name: &'a str, release: &'static Release) -> Plan<'a> {
-        Plan { name, release, firmware: Firmware::Bios, disks: &[ROOT, OTHER], more: "" }
+        Plan {
+            name,
+            release,
+            firmware: Firmware::Bios,
+            disks: &[ROOT, OTHER],
+            memory_mib: 512,
+            ramdisk: None,
+            kernel_parameters: "console=ttyS0",
+            more: "",
+        }
     }
 }
 
@@ -85,13 +98,13 @@ impl Lab {
         let settings = Settings {
             folder: folder.clone(),
             address: netns::CONTROLLER.to_owned(),
-            kernel_parameters: "console=ttyS0".to_owned(),
+            kernel_parameters: plan.kernel_parameters.to_owned(),
             more: format!("[conductor]\nfile_url_allowed_paths = {}\n{}", folder.display(), plan.more),
         };
         // Ironic links or copies what it serves, so both must lie where it may read.
         let (kernel, ramdisk) = (folder.join("kernel"), folder.join("ramdisk"));
         fs::copy(&built.kernel, &kernel)?;
-        fs::copy(&built.ramdisk, &ramdisk)?;
+        fs::copy(plan.ramdisk.unwrap_or(&built.ramdisk), &ramdisk)?;
         let machine = machine(&folder, plan, settings.http_root())?;
         let bmc =
             Bmc::start(netns::BMC, BMC_PORT, &machine, &target()?.join("debug/ferric-chassis"), &folder)?;
@@ -141,10 +154,15 @@ impl Lab {
         fs::write(folder.join(name), program)?;
         fs::set_permissions(folder.join(name), fs::Permissions::from_mode(0o755))?;
         fs::write(folder.join(name).with_extension("json"), manifest.to_string())?;
-        let archive = self.folder.join("steps.cpio.gz");
+        self.add_files(&above)
+    }
+
+    /// Puts what is below a folder into the ramdisk, as root's, by an archive after it; before enrolment.
+    pub fn add_files(&self, above: &Path) -> Result<()> {
+        let archive = above.with_extension("cpio.gz");
         let (from, to) = (above.display().to_string(), archive.display().to_string());
         let owner = ["--uid", "0", "--gid", "0"];
-        let words = [&["-C", &from, "-cz", "--format=newc"][..], &owner, &["-f", &to, "usr"]].concat();
+        let words = [&["-C", &from, "-cz", "--format=newc"][..], &owner, &["-f", &to, "."]].concat();
         call("bsdtar", &words)?;
         let mut ramdisk = fs::OpenOptions::new().append(true).open(&self.ramdisk)?;
         ramdisk.write_all(&fs::read(archive)?).context("appending to the ramdisk")
@@ -227,7 +245,7 @@ fn machine(folder: &Path, plan: &Plan, http_root: PathBuf) -> Result<Machine> {
     let spec = Spec {
         name: "machine".to_owned(),
         firmware: plan.firmware,
-        memory_mib: 512,
+        memory_mib: plan.memory_mib,
         processors: 2,
         mac: MAC.to_owned(),
         tap: Some("tap0".to_owned()),

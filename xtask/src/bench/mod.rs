@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: how fast we are, always beside others and beside what the machine allows.
 //!
 //! `image` writes images with our agent and with what people use today, `parts` measures what such a write is made of,
-//! `agent` boots our ramdisk and the Python agent's.
+//! `agent` boots our ramdisk and the Python agent's and deploys with them.
 //! How to read the tables: `docs/performance.md`.
 
 mod agent;
@@ -14,7 +14,6 @@ mod machine;
 mod measure;
 mod options;
 mod parts;
-mod python_ramdisk;
 mod recipes;
 mod roofline;
 mod scatter;
@@ -50,24 +49,13 @@ const PACKAGES: &[Package] = &[
     ("libzstd-dev", "/usr/include/zstd.h"),
 ];
 
-/// What booting both ramdisks needs.
-const MACHINES: &[Package] = &[
-    ("musl-tools", "/usr/bin/musl-gcc"),
-    ("mmdebstrap", "/usr/bin/mmdebstrap"),
-    ("libarchive-tools", "/usr/bin/bsdtar"),
-    ("qemu-system-x86", "/usr/bin/qemu-system-x86_64"),
-    ("iproute2", "/sbin/ip"),
-    ("dnsmasq-base", "/usr/sbin/dnsmasq"),
-    ("python3-venv", "/usr/share/doc/python3-venv"),
-];
-
 /// Runs the command named by `arguments`.
 pub fn run(arguments: &[&str]) -> Result<()> {
     type Run = fn(&Options) -> Result<()>;
     let (command, words, packages, runs) = match arguments {
         ["image", words @ ..] => (image::run as Run, words, PACKAGES, options::RUNS),
         ["parts", words @ ..] => (parts::run as Run, words, PACKAGES, options::RUNS),
-        ["agent", words @ ..] => (agent::run as Run, words, MACHINES, agent::RUNS),
+        ["agent", words @ ..] => (agent::run as Run, words, host::NEEDED, agent::RUNS),
         _ => bail!("{USAGE}"),
     };
     let options = Options::parse(words, runs)?;
