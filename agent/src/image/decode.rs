@@ -1,8 +1,7 @@
-//! Decodes compressed clusters into an aligned buffer and writes neighbours in one piece.
+//! Decodes compressed clusters into an aligned buffer, neighbours behind each other, to be written in one piece. Pure.
 
 use super::ImageError;
 use super::buffers::{ALIGN, AlignedBuf};
-use super::target::Target;
 use ferric_common::formats::qcow2::Compression;
 use ferric_common::formats::zstd as zstd_header;
 use ferric_common::limits;
@@ -97,15 +96,10 @@ impl Decoder {
         self.out.bytes().get(self.shift..self.shift + self.filled).unwrap_or_default()
     }
 
-    /// Writes what is in the buffer.
-    ///
-    /// # Errors
-    /// Those of the disk.
-    pub fn flush(&mut self, target: &Target) -> Result<(), ImageError> {
+    /// Empties the buffer: what was in it, and its place on the disk; `None` where there is nothing.
+    pub fn take(&mut self) -> Option<(u64, &[u8])> {
         let filled = std::mem::take(&mut self.filled);
-        match self.out.bytes().get(self.shift..self.shift + filled) {
-            Some(bytes) if filled > 0 => target.put(self.guest, bytes),
-            _ => Ok(()),
-        }
+        let bytes = self.out.bytes().get(self.shift..self.shift + filled)?;
+        (filled > 0).then_some((self.guest, bytes))
     }
 }

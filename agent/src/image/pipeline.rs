@@ -402,9 +402,14 @@ fn unpack_batch(batch: &Batch, decoder: &mut Decoder, shared: &Shared<'_>) -> Re
             Bytes::Copied(bytes) => bytes,
         };
         if !decoder.has_room_at(*guest) {
-            shared.spent.disk.with(|| decoder.flush(shared.target))?;
+            put_decoded(decoder, shared)?;
         }
         spent(&shared.spent.decode, || decoder.decode(packed, *guest, *length as usize, *host))?;
     }
-    shared.spent.disk.with(|| decoder.flush(shared.target))
+    put_decoded(decoder, shared)
+}
+
+fn put_decoded(decoder: &mut Decoder, shared: &Shared<'_>) -> Result<(), ImageError> {
+    let Some((guest, bytes)) = decoder.take() else { return Ok(()) };
+    shared.spent.disk.with(|| shared.target.put(guest, bytes))
 }

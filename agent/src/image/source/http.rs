@@ -7,7 +7,8 @@ mod retry;
 
 use super::answer::{self, Answer};
 use super::head::{self, Head, Validator};
-use super::wire::{self, Broken, Connection};
+use super::message::Broken;
+use super::wire::{self, Connection};
 use super::{START, Timeouts};
 use crate::image::{CancelFlag, ImageError, ImageRequest};
 use ferric_common::limits;

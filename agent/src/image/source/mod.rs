@@ -3,6 +3,7 @@
 mod answer;
 mod head;
 mod http;
+mod message;
 mod wire;
 
 use super::{CancelFlag, ImageError, ImageRequest};
