@@ -48,6 +48,8 @@ pub fn fault(packing: Packing, at: u64, error: &io::Error) -> ImageError {
         Packing::Zst if text.contains("memory") => {
             format!("it {memory} with zstd -19 or less, without --long")
         }
+        // What is meant is a frame that holds more than it says, not our buffer.
+        Packing::Zst if text.contains("buffer is too small") => "Data corruption detected".to_string(),
         _ if error.kind() == io::ErrorKind::UnexpectedEof => "it ends too early".to_string(),
         _ => text,
     };

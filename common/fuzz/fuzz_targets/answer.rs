@@ -3,11 +3,19 @@
 
 use ferric_fuzz::conductor::clock;
 use ferric_fuzz::image::head::{self, Framing};
+use httparse::Status;
 use libfuzzer_sys::fuzz_target;
 use std::time::{Duration, UNIX_EPOCH};
 
 fuzz_target!(|data: &[u8]| {
-    let _ = head::chunk_size(data);
+    let line = [data, b"\r\n"].concat();
+    // An empty size is 0 to httparse, and none to us.
+    if data.first().is_some_and(u8::is_ascii_hexdigit)
+        && let (Some(size), Ok(Status::Complete((_, other)))) =
+            (head::chunk_size(data), httparse::parse_chunk_size(&line))
+    {
+        assert_eq!(size, other);
+    }
     if let Ok(text) = std::str::from_utf8(data) {
         let now = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
         let _ = clock::correction(text, now);

@@ -52,12 +52,22 @@ pub mod fetch {
 }
 #[path = "."]
 pub mod image {
+    #[path = "../../../agent/src/image/buffers.rs"]
+    pub mod buffers;
+    #[path = "../../../agent/src/image/decode.rs"]
+    pub mod decode;
     #[path = "../../../agent/src/image/error.rs"]
     pub mod error;
     #[path = "../../../agent/src/image/formats.rs"]
     pub mod formats;
     #[path = "../../../agent/src/image/source/head.rs"]
     pub mod head;
+    #[path = "../../../agent/src/image/source/message.rs"]
+    pub mod message;
+    #[path = "../../../agent/src/image/queue.rs"]
+    pub mod queue;
+    #[path = "../../../agent/src/image/unpack.rs"]
+    pub mod unpack;
     #[path = "../../../agent/src/image/verify.rs"]
     mod verify;
     pub use error::ImageError;
@@ -127,6 +137,18 @@ impl<'a> Input<'a> {
     }
     pub fn text(&mut self) -> String {
         String::from_utf8_lossy(self.part()).into_owned()
+    }
+}
+
+/// Lengths of pieces into which something is cut: from one byte to some hundreds, now and then more.
+pub struct Cuts(pub u64);
+
+impl Iterator for Cuts {
+    type Item = usize;
+    fn next(&mut self) -> Option<usize> {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let most = [1, 7, 300, 10_000][(self.0 >> 33) as usize % 4];
+        Some(1 + (self.0 >> 40) as usize % most)
     }
 }
 

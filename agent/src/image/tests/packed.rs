@@ -128,6 +128,9 @@ fn damage_is_named_and_leaves_the_disk_blank() {
     let end = file.len() - 1;
     file[end] ^= 1;
     refused(Packing::Zst, &file, 8 << 20, "checksum", Left::Blank);
+    // A frame of which one byte was announced, with a block of five.
+    let file = b"\x28\xb5\x2f\xfd\x20\x01\x29\0\0hello";
+    refused(Packing::Zst, file, 8 << 20, "Data corruption detected", Left::Untouched);
     let mut file = gz(&image);
     file[3] |= 0x80;
     refused(Packing::Gz, &file, 8 << 20, "gzip", Left::Untouched);
