@@ -136,3 +136,36 @@ fn erase_below_an_array(scene: &Scene) -> Result<()> {
     ensure!(console.contains("took down /dev/md127"), "nothing was taken down");
     diskcheck::expect_zeros(&path)
 }
+
+/// Boot entries that match go from the firmware's memory and its order; a second look finds none.
+#[test]
+fn boot_entries_are_taken_from_real_firmware() -> Result<()> {
+    let mut script = script("clean-nvram");
+    script.firmware = Firmware::Uefi;
+    script.disks.truncate(1);
+    let scene = Scene::open(&Artifacts::obtain(Profile::Server)?, script)?;
+    scene.explain(clean_firmware(&scene))
+}
+
+fn clean_firmware(scene: &Scene) -> Result<()> {
+    enrol(scene)?;
+    // OVMF makes entries for its network cards by itself.
+    let step = json!({"interface": "deploy", "step": "clean_uefi_nvram", "args": {"match_patterns": ["^pciroot.*/mac\\("]}});
+    let body = json!({"target": "clean", "clean_steps": [step, step]});
+    let operator = scene.operator();
+    operator.expect("PUT", &format!("/v1/nodes/{NODE}/states/provision"), Some(&body))?;
+    operator.wait_for_state(NODE, &["clean wait"], CLEANING)?;
+    operator.wait_for_state(NODE, &["manageable"], CLEANING)?;
+    scene.machine.power_off()?;
+    let console = scene.machine.console_text();
+    let told: Vec<&str> = console
+        .lines()
+        .filter_map(|line| line.split_once("boot entries removed: "))
+        .map(|(_, what)| what.trim())
+        .collect();
+    println!("{told:?}");
+    let [first, second] = told.as_slice() else { anyhow::bail!("two steps told {told:?}") };
+    ensure!(first.contains("PciRoot(0x0)/Pci(") && first.contains("/MAC(525400770001,1)"), "{first}");
+    ensure!(*second == "[]", "still there: {second}");
+    Ok(())
+}
