@@ -3,8 +3,11 @@
 //! Every answer has a cap and a deadline; redirects are counted, never lead from https to http, and carry credentials
 //! only to the host they were given for. Image bodies are streamed by [`crate::image`], not here.
 
+mod proxies;
+mod reach;
 mod shown;
 
+pub use proxies::{Proxies, basic};
 pub use shown::printable;
 
 use bytes::Bytes;
@@ -18,10 +21,27 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use url::{Host, Url};
 
+/// Whom to believe, as whom to ask, and by way of what.
+#[derive(Clone)]
+pub struct Means<'a> {
+    pub tls: &'a Arc<rustls::ClientConfig>,
+    /// A whole `Authorization` value, for the host of the first address alone. Without it the user and password that stand in
+    /// that address are used.
+    pub authorization: Option<HeaderValue>,
+    pub proxies: Option<&'a Proxies>,
+}
+
+impl<'a> Means<'a> {
+    /// Straight, as nobody.
+    pub fn direct(tls: &'a Arc<rustls::ClientConfig>) -> Means<'a> {
+        Means { tls, authorization: None, proxies: None }
+    }
+}
+
 /// What to ask.
+#[derive(Clone)]
 pub struct Ask {
     pub method: Method,
     pub url: Url,
@@ -74,121 +94,117 @@ pub enum FetchError {
     TooLong { to: String, limit: usize },
     #[error("{to} redirects {why}")]
     Redirect { to: String, why: &'static str },
+    #[error("the proxy {through} makes no tunnel to {to}: {why}")]
+    Tunnel { through: String, to: String, why: String },
+    #[error("the proxy {through} makes no tunnel to {to}: it answered {status}")]
+    Refused { through: String, to: String, status: u16 },
 }
 
 impl FetchError {
     /// Whether another try, or another address, may end better.
     pub fn is_transient(&self) -> bool {
-        !matches!(self, Self::Address(_) | Self::TooLong { .. } | Self::Redirect { .. })
+        match self {
+            Self::Address(_) | Self::TooLong { .. } | Self::Redirect { .. } => false,
+            Self::Refused { status, .. } => *status >= 500,
+            _ => true,
+        }
     }
 }
 
-/// Asks once, follows nothing.
+/// Asks once, straight; follows nothing.
 ///
 /// # Errors
 /// [`FetchError`]; a status of any kind is an answer, not an error.
 pub async fn exchange(tls: &Arc<rustls::ClientConfig>, ask: Ask) -> Result<Answer, FetchError> {
-    let (to, within) = (printable(&ask.url), ask.within);
-    tokio::time::timeout(within, exchange_unbounded(tls, ask, &to))
-        .await
-        .unwrap_or(Err(FetchError::Late { to: to.clone(), within }))
+    exchange_through(tls, None, ask).await
 }
 
-/// GETs, following up to [`limits::REDIRECTS`] redirects.
+/// Asks by these means, following up to [`limits::REDIRECTS`] redirects; each exchange has the time of the order.
 ///
 /// # Errors
 /// [`FetchError`].
-pub async fn get_following(
-    tls: &Arc<rustls::ClientConfig>,
-    url: Url,
-    authorization: Option<HeaderValue>,
-    limit: usize,
-    within: Duration,
-) -> Result<Answer, FetchError> {
-    let first = url.clone();
-    let mut url = url;
+pub async fn follow(means: &Means<'_>, ask: Ask) -> Result<Answer, FetchError> {
+    let first = ask.url.clone();
+    let authorization = means.authorization.clone().or_else(|| basic(&first));
+    let mut url = first.clone();
     for _ in 0..=limits::REDIRECTS {
-        let mut ask = Ask::get(url.clone(), limit, within);
-        let same_host = url.scheme() == first.scheme()
-            && url.host() == first.host()
-            && url.port_or_known_default() == first.port_or_known_default();
-        if let (true, Some(value)) = (same_host, &authorization) {
+        let mut ask = Ask { url: url.clone(), ..ask.clone() };
+        if let (true, Some(value)) = (url.origin() == first.origin(), &authorization) {
             ask.headers.push((http::header::AUTHORIZATION, value.clone()));
         }
-        let answer = exchange(tls, ask).await?;
+        let proxy = means.proxies.and_then(|proxies| proxies.of(&url));
+        let answer = exchange_through(means.tls, proxy, ask).await?;
         if !matches!(answer.status, 301 | 302 | 303 | 307 | 308) {
             return Ok(answer);
         }
-        let refuse = |why| FetchError::Redirect { to: printable(&url), why };
-        let next = answer
-            .headers
-            .get(http::header::LOCATION)
-            .and_then(|value| value.to_str().ok())
-            .filter(|text| text.len() <= limits::URL)
-            .and_then(|text| url.join(text).ok())
-            .ok_or_else(|| refuse("without a usable Location"))?;
-        if url.scheme() == "https" && next.scheme() != "https" {
-            return Err(refuse("from https to http, which is never followed"));
-        }
-        url = next;
+        url = redirected(&url, &answer.headers)?;
     }
     Err(FetchError::Redirect { to: printable(&first), why: "more than 5 times" })
 }
 
+fn redirected(from: &Url, headers: &HeaderMap) -> Result<Url, FetchError> {
+    let refuse = |why| FetchError::Redirect { to: printable(from), why };
+    let next = headers
+        .get(http::header::LOCATION)
+        .and_then(|value| value.to_str().ok())
+        .filter(|text| text.len() <= limits::URL)
+        .and_then(|text| from.join(text).ok())
+        .ok_or_else(|| refuse("without a usable Location"))?;
+    match from.scheme() == "https" && next.scheme() != "https" {
+        true => Err(refuse("from https to http, which is never followed")),
+        false => Ok(next),
+    }
+}
+
+async fn exchange_through(
+    tls: &Arc<rustls::ClientConfig>,
+    proxy: Option<&Url>,
+    ask: Ask,
+) -> Result<Answer, FetchError> {
+    let (to, within) = (printable(&ask.url), ask.within);
+    tokio::time::timeout(within, exchange_unbounded(tls, proxy, ask, &to))
+        .await
+        .unwrap_or(Err(FetchError::Late { to: to.clone(), within }))
+}
+
 async fn exchange_unbounded(
     tls: &Arc<rustls::ClientConfig>,
-    ask: Ask,
+    proxy: Option<&Url>,
+    mut ask: Ask,
     to: &str,
 ) -> Result<Answer, FetchError> {
     let bad = || FetchError::Address(to.to_string());
-    let host = ask.url.host().ok_or_else(bad)?.to_owned();
-    let port = ask.url.port_or_known_default().ok_or_else(bad)?;
-    let stream = connect(&host, port, to).await?;
-    match ask.url.scheme() {
-        "http" => converse(stream, ask, to).await,
-        "https" => {
-            let name = match &host {
-                Host::Domain(name) => ServerName::try_from(name.clone()).map_err(|_| bad())?,
-                Host::Ipv4(ip) => ServerName::from(std::net::IpAddr::V4(*ip)),
-                Host::Ipv6(ip) => ServerName::from(std::net::IpAddr::V6(*ip)),
+    let path = ask.url[url::Position::BeforePath..url::Position::AfterQuery].to_string();
+    match (ask.url.scheme(), proxy) {
+        ("http", None) => converse(reach::connect(&ask.url, to).await?, ask, &path, to).await,
+        ("http", Some(proxy)) => {
+            // A proxy is told the whole address, but never its user and password.
+            let whole = format!("http://{}{path}", authority(&ask.url));
+            ask.headers.extend(basic(proxy).map(|value| (http::header::PROXY_AUTHORIZATION, value)));
+            converse(reach::proxied(proxy).await?, ask, &whole, to).await
+        }
+        ("https", proxy) => {
+            let name = match ask.url.host().ok_or_else(bad)? {
+                Host::Domain(name) => ServerName::try_from(name.to_owned()).map_err(|_| bad())?,
+                Host::Ipv4(ip) => ServerName::from(std::net::IpAddr::V4(ip)),
+                Host::Ipv6(ip) => ServerName::from(std::net::IpAddr::V6(ip)),
+            };
+            let stream = match proxy {
+                None => reach::connect(&ask.url, to).await?,
+                Some(proxy) => reach::tunnel(proxy, &ask.url).await?,
             };
             let connector = tokio_rustls::TlsConnector::from(Arc::clone(tls));
             let stream = connector
                 .connect(name, stream)
                 .await
                 .map_err(|source| FetchError::Tls { to: to.to_string(), source })?;
-            converse(stream, ask, to).await
+            converse(stream, ask, &path, to).await
         }
         _ => Err(bad()),
     }
 }
 
-async fn connect(host: &Host<String>, port: u16, to: &str) -> Result<TcpStream, FetchError> {
-    let name = match host {
-        Host::Domain(name) => name.clone(),
-        Host::Ipv4(ip) => ip.to_string(),
-        Host::Ipv6(ip) => ip.to_string(),
-    };
-    let resolve = |source| FetchError::Resolve { host: name.clone(), source };
-    let addresses = tokio::net::lookup_host((name.as_str(), port)).await.map_err(resolve)?;
-    let mut last = None;
-    for address in addresses.take(limits::DNS_ANSWERS) {
-        match TcpStream::connect(address).await {
-            Ok(stream) => {
-                // Small requests and answers: waiting for more to send only delays them.
-                let _ = stream.set_nodelay(true);
-                return Ok(stream);
-            }
-            Err(error) => last = Some(error),
-        }
-    }
-    Err(match last {
-        Some(source) => FetchError::Connect { to: to.to_string(), source },
-        None => resolve(io::ErrorKind::NotFound.into()),
-    })
-}
-
-async fn converse<S>(stream: S, ask: Ask, to: &str) -> Result<Answer, FetchError>
+async fn converse<S>(stream: S, ask: Ask, target: &str, to: &str) -> Result<Answer, FetchError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -202,7 +218,7 @@ where
         .map_err(talk)?;
     let mut request = http::Request::builder()
         .method(ask.method)
-        .uri(&ask.url[url::Position::BeforePath..url::Position::AfterQuery])
+        .uri(target)
         .header(http::header::HOST, authority(&ask.url))
         .header(http::header::CONNECTION, "close");
     for (name, value) in ask.headers {

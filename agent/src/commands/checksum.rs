@@ -3,10 +3,9 @@
 use super::checksum_file::{find, parse};
 use super::image_info::{Image, MD5_REFUSED, Sum};
 use super::{Context, Failure, failure};
-use crate::fetch;
+use crate::fetch::{self, Ask, Means};
 use ferric_common::ids::{Digest, DigestAlgorithm};
 use ferric_common::limits;
-use http::header::HeaderValue;
 use std::time::Duration;
 use url::Url;
 
@@ -32,14 +31,9 @@ fn declared(context: &Context, image: &Image) -> Result<Digest, Failure> {
     match &image.sum {
         Sum::Hex { algorithm, value } => parse(algorithm.as_deref(), value),
         Sum::File { algorithm, url } => {
-            let authorization =
-                image.authorization.as_deref().filter(|_| same_origin(url, image)).and_then(|text| {
-                    HeaderValue::from_str(text).ok().map(|mut value| {
-                        value.set_sensitive(true);
-                        value
-                    })
-                });
-            let text = small_file(context, url, authorization).map_err(|why| {
+            let mut means = image.means(&context.tls);
+            means.authorization = means.authorization.filter(|_| same_origin(url, image));
+            let text = small_file(context, &means, url).map_err(|why| {
                 failure::IMAGE_DOWNLOAD.with(format!("Download of image {} failed: {why}", image.id))
             })?;
             let name =
@@ -57,17 +51,11 @@ fn same_origin(url: &Url, image: &Image) -> bool {
     image.urls.iter().any(|known| known.origin() == url.origin())
 }
 
-fn small_file(context: &Context, url: &Url, authorization: Option<HeaderValue>) -> Result<String, String> {
+fn small_file(context: &Context, means: &Means<'_>, url: &Url) -> Result<String, String> {
     let mut last = String::new();
     for attempt in 1..=limits::DOWNLOAD_TRIES {
-        let asked = context.runtime.block_on(fetch::get_following(
-            &context.tls,
-            url.clone(),
-            authorization.clone(),
-            limits::CHECKSUM_FILE,
-            WITHIN,
-        ));
-        match asked {
+        let ask = Ask::get(url.clone(), limits::CHECKSUM_FILE, WITHIN);
+        match context.runtime.block_on(fetch::follow(means, ask)) {
             Ok(answer) if answer.status == 200 => return Ok(answer.text()),
             Ok(answer) => {
                 last = format!("{} answered {}", fetch::printable(url), answer.status);

@@ -3,7 +3,7 @@
 //! Where it goes on the disk is [`crate::image`]'s matter. Texts are those that operators know from the reference agent.
 
 use super::{Context, Failure, failure};
-use crate::fetch;
+use crate::fetch::{self, Ask, Means};
 use base64::Engine as _;
 use ferric_common::limits;
 use flate2::read::MultiGzDecoder;
@@ -48,9 +48,11 @@ fn fetched(context: &Context, text: &str, node: &str) -> Result<Vec<u8>, Failure
     };
     let url = Url::parse(text).map_err(|error| failed("(unreadable)", error.to_string()))?;
     let shown = fetch::printable(&url);
+    // Straight, as the reference agent does: the proxies and credentials of an image are for its own servers.
+    let means = Means::direct(&context.tls);
     let answer = context
         .runtime
-        .block_on(fetch::get_following(&context.tls, url, None, ENCODED, WITHIN))
+        .block_on(fetch::follow(&means, Ask::get(url, ENCODED, WITHIN)))
         .map_err(|error| failed(&shown, error.to_string()))?;
     if answer.status >= 400 {
         return Err(failed(&shown, format!("Got status code {}", answer.status)));

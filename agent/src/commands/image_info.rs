@@ -3,12 +3,14 @@
 //! Source of fields, texts and the choice of checksum: ironic-python-agent, `extensions/standby.py`.
 
 use super::{Failure, Rules, failure};
+use crate::fetch::{Means, Proxies};
 use crate::image::ImageFormat;
 use base64::Engine as _;
 use ferric_common::limits;
 use ferric_common::wire::command::ImageInfo;
+use http::header::HeaderValue;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::sync::Arc;
 use url::Url;
 
 /// Checksum as declared: digits, or where to fetch them.
@@ -27,8 +29,15 @@ pub struct Image {
     pub declared: Option<ImageFormat>,
     pub sum: Sum,
     /// The whole header value.
-    pub authorization: Option<String>,
-    pub proxies: BTreeMap<String, String>,
+    pub authorization: Option<HeaderValue>,
+    pub proxies: Proxies,
+}
+
+impl Image {
+    /// How the image, and the files beside it, are asked for.
+    pub fn means<'a>(&'a self, tls: &'a Arc<rustls::ClientConfig>) -> Means<'a> {
+        Means { tls, authorization: self.authorization.clone(), proxies: Some(&self.proxies) }
+    }
 }
 
 /// What an operator whose image has an MD5 checksum alone is told.
@@ -66,7 +75,8 @@ pub fn check(image_info: &Value, rules: &Rules) -> Result<Image, Failure> {
         )));
     }
     let declared = declared(&info, rules)?;
-    let proxies = proxies(&info, urls.first());
+    let proxies = Proxies::read(&info.proxies, info.no_proxy.as_deref().unwrap_or_default())
+        .map_err(|why| bad(format!("Image 'proxies' cannot be used: {why}.")))?;
     Ok(Image { authorization: authorization(&info, rules)?, proxies, id: info.id, urls, declared, sum })
 }
 
@@ -147,19 +157,23 @@ fn declared(info: &ImageInfo, rules: &Rules) -> Result<Option<ImageFormat>, Fail
 }
 
 /// A supplied header wins, then credentials of the image, then those of the configuration.
-fn authorization(info: &ImageInfo, rules: &Rules) -> Result<Option<String>, Failure> {
+fn authorization(info: &ImageInfo, rules: &Rules) -> Result<Option<HeaderValue>, Failure> {
     let engine = base64::engine::general_purpose::STANDARD;
     if let Some(encoded) = info.image_request_authorization.as_deref().filter(|text| !text.is_empty()) {
-        let value = engine.decode(encoded).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+        let value = engine.decode(encoded).ok().and_then(|bytes| HeaderValue::from_bytes(&bytes).ok());
+        let value = value.filter(|value| value.to_str().is_ok()).map(secret);
         return value.map(Some).ok_or_else(|| {
             failure::INVALID_PARAMS
                 .with("Image 'image_request_authorization' is not base64 of a header value.")
         });
     }
-    let basic = |user: &str, password: &str| format!("Basic {}", engine.encode(format!("{user}:{password}")));
+    let basic = |user: &str, password: &str| {
+        let text = format!("Basic {}", engine.encode(format!("{user}:{password}")));
+        HeaderValue::from_str(&text).ok().map(secret)
+    };
     if info.image_server_auth_strategy.as_deref() == Some("http_basic") {
         return match (&info.image_server_user, &info.image_server_password) {
-            (Some(user), Some(password)) => Ok(Some(basic(user, password))),
+            (Some(user), Some(password)) => Ok(basic(user, password)),
             (user, password) => {
                 let missing = [("image_server_user", user), ("image_server_password", password)];
                 let names: Vec<&str> = missing.iter().filter(|(_, v)| v.is_none()).map(|(n, _)| *n).collect();
@@ -170,19 +184,13 @@ fn authorization(info: &ImageInfo, rules: &Rules) -> Result<Option<String>, Fail
             }
         };
     }
-    Ok(rules.image_user.as_deref().zip(rules.image_password.as_deref()).map(|(user, pw)| basic(user, pw)))
+    let configured = rules.image_user.as_deref().zip(rules.image_password.as_deref());
+    Ok(configured.and_then(|(user, password)| basic(user, password)))
 }
 
-/// Proxies, unless `no_proxy` names the image's host.
-fn proxies(info: &ImageInfo, url: Option<&Url>) -> BTreeMap<String, String> {
-    let host = url.and_then(Url::host_str).unwrap_or_default();
-    let direct = info.no_proxy.as_deref().unwrap_or_default().split(',').map(str::trim).any(|entry| {
-        let entry = entry.trim_start_matches('.');
-        entry == "*"
-            || (!entry.is_empty()
-                && (host == entry || host.strip_suffix(entry).is_some_and(|h| h.ends_with('.'))))
-    });
-    if direct { BTreeMap::new() } else { info.proxies.clone() }
+fn secret(mut value: HeaderValue) -> HeaderValue {
+    value.set_sensitive(true);
+    value
 }
 
 #[cfg(test)]
@@ -243,6 +251,16 @@ mod tests {
                 "InvalidCommandParamsError",
                 "image_server_password is missing",
             ),
+            (
+                json!({"image_request_authorization": "QmVhcmVyCg=="}),
+                "InvalidCommandParamsError",
+                "is not base64 of a header value",
+            ),
+            (
+                json!({"proxies": {"http": "https://u:pw@p"}}),
+                "InvalidCommandParamsError",
+                "the http proxy https://p/ wants TLS up to the proxy itself",
+            ),
         ] {
             let (found, details) = refusal(changes.clone());
             assert!(found == kind && details.contains(part), "{changes}: {found} {details}");
@@ -272,15 +290,14 @@ mod tests {
     #[test]
     fn credentials_and_proxies_follow_their_precedence() {
         let image = check(&with(json!({"image_request_authorization": "QmVhcmVyIHg="})), &rules()).unwrap();
-        assert_eq!(image.authorization.as_deref(), Some("Bearer x"));
+        assert_eq!(image.authorization.unwrap(), "Bearer x");
         let mut rules = rules();
         (rules.image_user, rules.image_password) = (Some("u".into()), Some("p".into()));
-        assert_eq!(check(&base(), &rules).unwrap().authorization.as_deref(), Some("Basic dTpw"));
-        let proxied = with(json!({"proxies": {"http": "http://p:1"}, "no_proxy": "example.com"}));
-        assert_eq!(check(&proxied, &rules).unwrap().proxies.len(), 1);
-        let direct = with(
-            json!({"urls": ["http://a.example.com/i"], "proxies": {"http": "http://p:1"}, "no_proxy": ".example.com"}),
-        );
-        assert!(check(&direct, &rules).unwrap().proxies.is_empty());
+        assert_eq!(check(&base(), &rules).unwrap().authorization.unwrap(), "Basic dTpw");
+        let proxied = with(json!({"urls": ["http://h/i", "http://a.example.com/i"],
+                                  "proxies": {"http": "http://p:1", "https": ""}, "no_proxy": ".example.com"}));
+        let image = check(&proxied, &rules).unwrap();
+        let through = |url: &Url| image.proxies.of(url).map(Url::as_str);
+        assert_eq!(image.urls.iter().map(through).collect::<Vec<_>>(), [Some("http://p:1/"), None]);
     }
 }

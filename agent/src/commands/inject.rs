@@ -1,7 +1,7 @@
 //! The step `inject_files`: its arguments and the node in, the wire's classes out.
 
 use super::{Context, Failure, Params, failure, rooms};
-use crate::fetch;
+use crate::fetch::{self, Ask, Means};
 use crate::inject::{self, InjectError, plan, template};
 use ferric_common::limits;
 use serde_json::{Map, Value, json};
@@ -86,8 +86,8 @@ fn fetched(context: &Context, tls: &Arc<rustls::ClientConfig>, address: &str) ->
     let shown = fetch::printable(&url);
     let mut last = String::new();
     for attempt in 1..=limits::DOWNLOAD_TRIES {
-        let asked = fetch::get_following(tls, url.clone(), None, BYTES, WITHIN);
-        match context.runtime.block_on(asked) {
+        let ask = Ask::get(url.clone(), BYTES, WITHIN);
+        match context.runtime.block_on(fetch::follow(&Means::direct(tls), ask)) {
             Ok(answer) if answer.status == 200 => return Ok(answer.body.to_vec()),
             Ok(answer) => {
                 return Err(format!("Unable to read data from {shown}: it answered {}", answer.status));

@@ -10,7 +10,7 @@ use crate::image::ImageFormat;
 use crate::platform::block::BlockDevice;
 use crate::state::Written;
 use ferric_common::units::{ByteCount, DiskOffset};
-use http::header::{AUTHORIZATION, HeaderValue, RANGE};
+use http::header::{HeaderValue, RANGE};
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 use std::time::Duration;
@@ -105,11 +105,7 @@ fn sniff(context: &Context, image: &Image) -> Result<ImageFormat, Failure> {
     for url in &image.urls {
         let mut ask = Ask::get(url.clone(), 16 << 10, Duration::from_secs(30));
         ask.headers.push((RANGE, HeaderValue::from_static("bytes=0-3")));
-        let authorization = image.authorization.as_deref().and_then(|text| HeaderValue::from_str(text).ok());
-        if let Some(value) = authorization {
-            ask.headers.push((AUTHORIZATION, value));
-        }
-        match context.runtime.block_on(fetch::exchange(&context.tls, ask)) {
+        match context.runtime.block_on(fetch::follow(&image.means(&context.tls), ask)) {
             Ok(answer) if answer.status == 206 => {
                 return Ok(if answer.body.starts_with(b"QFI\xfb") {
                     ImageFormat::Qcow2

@@ -1,5 +1,7 @@
 //! Commands against a small machine and a scripted writer, and the executor's rules that HTTP does not show.
 
+mod servers;
+
 use super::*;
 use crate::executor::Executor;
 use crate::testing::{Act, ScriptedWriter, SmallMachine, context, image_info};
@@ -28,6 +30,16 @@ fn lab(machine: SmallMachine, act: Act) -> Lab {
 }
 
 impl Lab {
+    /// On a context of the test's own; what was written and asked of the machine is not kept.
+    fn of(context: Context) -> Lab {
+        let ended = Arc::new(Notify::new());
+        Lab {
+            executor: Arc::new(Executor::new(Arc::new(context), Vec::new(), None, ended.clone())),
+            machine: Arc::default(),
+            ended,
+            orders: Arc::default(),
+        }
+    }
     async fn run(&self, name: &str, params: Value) -> CommandResult {
         let params = params.as_object().cloned().unwrap();
         self.executor.run(name, params, true).await.unwrap()

@@ -34,7 +34,7 @@ mod sum;
 mod tables;
 mod target;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod unpack;
 mod verify;
 
@@ -45,12 +45,13 @@ pub use report::{Limit, WriteReport};
 pub use verify::Verify;
 
 use crate::disk::layout::LayoutError;
+use crate::fetch::Proxies;
 use crate::platform::block::BlockDevice;
 use ferric_common::ids::Digest;
 use ferric_common::limits;
 use ferric_common::units::ByteCount;
+use http::header::HeaderValue;
 use source::{Source, Timeouts};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -65,9 +66,9 @@ pub struct ImageRequest {
     /// Digest of the file as served.
     pub digest: Digest,
     /// A whole `Authorization` header value; sent only to the hosts named in `urls`, never to where they redirect.
-    pub authorization: Option<String>,
-    /// Proxy by scheme (`http`, `https`).
-    pub proxies: BTreeMap<String, String>,
+    /// Without it, the user and password that stand in a URL are sent to its host.
+    pub authorization: Option<HeaderValue>,
+    pub proxies: Proxies,
     /// Whole-disk images must bring a valid partition table; without one nothing would boot.
     pub require_partition_table: bool,
 }

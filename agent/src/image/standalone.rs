@@ -1,10 +1,10 @@
 //! `ferric-agent write`: the same pipeline for people without a controller.
 
 use super::{CancelFlag, ImageFormat, ImageRequest, ProgressCell, Verify, WriteRequest, write_image};
+use crate::fetch::Proxies;
 use crate::platform::block::BlockDevice;
 use crate::platform::linux::block;
 use ferric_common::ids::{Digest, DigestAlgorithm};
-use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -105,7 +105,7 @@ fn request(args: &WriteArgs) -> Result<WriteRequest, String> {
         format: args.format,
         digest: digest.map_err(|e| e.to_string())?,
         authorization: None,
-        proxies: BTreeMap::new(),
+        proxies: Proxies::default(),
         require_partition_table: !args.no_table,
     };
     Ok(WriteRequest { image, config_drive, verify: args.verify })

@@ -3,6 +3,7 @@
 //! A transfer is taken up again with `Range` and `If-Range`; a file that changed meanwhile is never glued. The digest of
 //! the whole covers every seam in any case.
 
+mod request;
 mod retry;
 
 use super::answer::{self, Answer};
@@ -10,9 +11,11 @@ use super::head::{self, Head, Validator};
 use super::message::Broken;
 use super::wire::{self, Connection};
 use super::{START, Timeouts};
+use crate::fetch::{Proxies, basic};
 use crate::image::{CancelFlag, ImageError, ImageRequest};
 use ferric_common::limits;
 use http::header::HeaderValue;
+use request::Wanted;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
@@ -25,6 +28,8 @@ const SKIP: usize = 64 << 10;
 
 struct Place {
     url: Url,
+    /// For the URL's own host.
+    authorization: Option<HeaderValue>,
     validator: Option<Validator>,
 }
 
@@ -33,8 +38,7 @@ pub struct HttpSource {
     current: usize,
     name: String,
     tls: Arc<rustls::ClientConfig>,
-    authorization: Option<HeaderValue>,
-    proxies: Vec<(String, Url)>,
+    proxies: Proxies,
     timeouts: Timeouts,
     cancel: CancelFlag,
     born: Instant,
@@ -89,33 +93,23 @@ impl HttpSource {
         timeouts: Timeouts,
         cancel: CancelFlag,
     ) -> Result<HttpSource, ImageError> {
-        let places = image.urls.iter().map(|u| Ok(Place { url: answer::parse_url(u)?, validator: None }));
-        let places = places.collect::<Result<Vec<_>, ImageError>>()?;
+        let place = |text: &String| {
+            let url = answer::parse_url(text)?;
+            let authorization = image.authorization.clone().or_else(|| basic(&url));
+            Ok(Place { url, authorization, validator: None })
+        };
+        let places = image.urls.iter().map(place).collect::<Result<Vec<_>, ImageError>>()?;
         let Some(first) = places.first() else {
             return Err(ImageError::Url { url: String::new(), why: "no URL was given".into() });
         };
         let name = answer::display(&first.url);
-        let authorization = match &image.authorization {
-            Some(text) => Some(HeaderValue::from_str(text).map_err(|_| ImageError::Url {
-                url: name.clone(),
-                why: "the Authorization value holds characters that no header may hold".into(),
-            })?),
-            None => None,
-        };
-        let proxies = image
-            .proxies
-            .iter()
-            .filter(|(_, value)| !value.is_empty())
-            .map(|(scheme, value)| Ok((scheme.clone(), answer::parse_url(value)?)))
-            .collect::<Result<Vec<_>, ImageError>>()?;
         let now = Instant::now();
         let mut source = HttpSource {
             places,
             current: 0,
             name,
             tls,
-            authorization,
-            proxies,
+            proxies: image.proxies.clone(),
             timeouts,
             cancel,
             born: now,
@@ -373,10 +367,15 @@ impl HttpSource {
     /// Sends one GET, follows redirects, judges status and headers.
     fn request(&mut self, range: Option<Range<u64>>, first: bool) -> Result<(Answer, Connection), Failure> {
         let place = self.places.get(self.current).ok_or_else(|| self.give_up("no URL left".into()))?;
-        let (start_url, validator) = (place.url.clone(), place.validator.clone());
-        let mut url = start_url.clone();
+        let wanted = Wanted {
+            url: place.url.clone(),
+            authorization: place.authorization.clone(),
+            validator: place.validator.clone(),
+            range: range.clone(),
+        };
+        let mut url = wanted.url.clone();
         for _ in 0..=limits::REDIRECTS {
-            let (head, connection) = self.send(&url, &start_url, range.as_ref(), validator.as_ref())?;
+            let (head, connection) = self.send(&url, &wanted)?;
             if head.status.is_redirection() && head.status.as_u16() != 304 {
                 url = answer::redirect(&url, &head.headers)?;
                 continue;
@@ -384,69 +383,23 @@ impl HttpSource {
             return Ok((self.judge(head, range, first)?, connection));
         }
         let why = format!("more than {} redirects", limits::REDIRECTS);
-        Err(ImageError::Url { url: answer::display(&start_url), why }.into())
+        Err(ImageError::Url { url: answer::display(&wanted.url), why }.into())
     }
 
-    fn send(
-        &mut self,
-        url: &Url,
-        start_url: &Url,
-        range: Option<&Range<u64>>,
-        validator: Option<&Validator>,
-    ) -> Result<(Head, Connection), Failure> {
+    fn send(&mut self, url: &Url, wanted: &Wanted) -> Result<(Head, Connection), Failure> {
         let origin = wire::origin(url);
         if let Some(mut connection) = self.idle.take().filter(|c| c.origin == origin) {
-            let text = self.compose(&connection, url, start_url, range, validator);
-            match connection.ask(&text) {
+            match connection.ask(&wanted.compose(&connection, url)) {
                 Ok(head) => return Ok((head, connection)),
                 Err(Broken::Cancelled) => return Err(ImageError::Cancelled.into()),
                 // A server may close what was idle at any time: that is no failed try.
                 Err(_) => {}
             }
         }
-        let proxy = self.proxies.iter().find(|(scheme, _)| scheme == url.scheme()).map(|(_, p)| p);
+        let proxy = self.proxies.of(url);
         let mut connection = Connection::open(url, proxy, &self.tls, &self.timeouts, &self.cancel)?;
-        let text = self.compose(&connection, url, start_url, range, validator);
-        let head = connection.ask(&text)?;
+        let head = connection.ask(&wanted.compose(&connection, url))?;
         Ok((head, connection))
-    }
-
-    fn compose(
-        &self,
-        connection: &Connection,
-        url: &Url,
-        start_url: &Url,
-        range: Option<&Range<u64>>,
-        validator: Option<&Validator>,
-    ) -> String {
-        // Through a proxy the whole address, but never its user and password.
-        let path = answer::path_and_query(url);
-        let target = match connection.absolute {
-            true => format!("{}://{}{path}", url.scheme(), answer::host_header(url)),
-            false => path,
-        };
-        let mut text = format!(
-            "GET {target} HTTP/1.1\r\nHost: {}\r\nUser-Agent: ferric-agent/{}\r\nAccept: */*\r\nAccept-Encoding: identity\r\n",
-            answer::host_header(url),
-            env!("CARGO_PKG_VERSION")
-        );
-        let mut field = |name: &str, value: &str| text.push_str(&format!("{name}: {value}\r\n"));
-        if let Some(range) = range {
-            match range.end {
-                u64::MAX => field("Range", &format!("bytes={}-", range.start)),
-                end => field("Range", &format!("bytes={}-{}", range.start, end.saturating_sub(1))),
-            }
-            if let Some(value) = validator.and_then(|v| v.0.to_str().ok()) {
-                field("If-Range", value);
-            }
-        }
-        if let Some(value) = self.authorization.as_ref().and_then(|v| v.to_str().ok())
-            && wire::origin(start_url) == connection.origin
-        {
-            field("Authorization", value);
-        }
-        text.push_str("\r\n");
-        text
     }
 
     fn judge(&mut self, head: Head, range: Option<Range<u64>>, first: bool) -> Result<Answer, Failure> {

@@ -6,9 +6,11 @@
 use super::Timeouts;
 use super::head::Head;
 use super::message::{Broken, Messages, Wire};
+use crate::fetch::basic;
 use crate::image::CancelFlag;
 use ferric_common::limits;
 use http::StatusCode;
+use http::header::HeaderValue;
 use rustls::{ClientConnection, StreamOwned};
 use rustls_pki_types::ServerName;
 use std::io::{self, Read, Write};
@@ -65,6 +67,8 @@ pub struct Connection {
     pub origin: String,
     /// Requests carry the whole URL: plain HTTP through a proxy.
     pub absolute: bool,
+    /// The user and password of the proxy.
+    pub proxy_authorization: Option<HeaderValue>,
     line: Line,
     messages: Messages,
 }
@@ -113,6 +117,7 @@ impl Connection {
         let mut connection = Connection {
             origin: origin(url),
             absolute: !secure && proxy.is_some(),
+            proxy_authorization: proxy.and_then(basic),
             line: Line {
                 stream: Stream::Plain(tcp),
                 silence: timeouts.connect,
@@ -136,7 +141,12 @@ impl Connection {
     fn tunnel(&mut self, url: &Url) -> Result<(), Broken> {
         let port = url.port_or_known_default().unwrap_or(443);
         let authority = format!("{}:{port}", url.host_str().unwrap_or_default());
-        let head = self.ask(&format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n"))?;
+        let mut text = format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n");
+        if let Some(value) = self.proxy_authorization.as_ref().and_then(|value| value.to_str().ok()) {
+            text.push_str(&format!("Proxy-Authorization: {value}\r\n"));
+        }
+        text.push_str("\r\n");
+        let head = self.ask(&text)?;
         if head.status != StatusCode::OK {
             let said = format!("the proxy refused a tunnel to {authority}: {}", head.status);
             return Err(Broken::Other(said));

@@ -254,7 +254,7 @@ fn the_authorization_stays_with_its_host() {
     let there = Server::honest(&image);
     let here = Server::new(&image, [], Answer::redirect(there.other_host()));
     let mut request = ask(&here.url(), ImageFormat::Raw, &image);
-    request.image.authorization = Some("Bearer of-secrets".into());
+    request.image.authorization = Some(HeaderValue::from_static("Bearer of-secrets"));
     write(&request, MemDisk::new(SIZE as u64)).0.unwrap();
     assert!(here.seen().iter().all(|r| r.headers["authorization"] == "Bearer of-secrets"));
     assert!(there.seen().iter().all(|r| !r.headers.contains_key("authorization")));

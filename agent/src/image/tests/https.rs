@@ -84,15 +84,18 @@ fn tls_never_leads_to_plain_http() {
 }
 
 #[test]
-fn a_proxy_learns_the_address_but_no_password() {
+fn a_proxy_learns_the_address_without_its_password() {
     let raw = mbr_image(76, SIZE);
     let proxy = Server::honest(&raw);
     let mut request = ask("http://somebody:of-secrets@images.test/disk.img", ImageFormat::Raw, &raw);
-    request.image.proxies.insert("http".into(), proxy.url());
+    let through = proxy.url().replacen("://", "://u:p@", 1);
+    request.image.proxies = Proxies::read(&[("http".to_owned(), through)].into(), "").unwrap();
     let (result, disk) = fetch(&request, no_trust());
     assert_eq!(words(&result), "complete");
     assert_eq!(left(&disk.content(), &raw), Left::Complete);
     for seen in proxy.seen() {
+        assert_eq!(seen.headers["authorization"], "Basic c29tZWJvZHk6b2Ytc2VjcmV0cw==");
+        assert_eq!(seen.headers["proxy-authorization"], "Basic dTpw");
         assert_eq!(
             (seen.path.as_str(), seen.headers["host"].as_str()),
             ("http://images.test/disk.img", "images.test")
@@ -116,7 +119,7 @@ fn tls_goes_through_a_proxy_by_a_tunnel() {
     ] {
         let proxy = Proxy::new([], told);
         let mut request = ask(&front.url(), ImageFormat::Raw, &raw);
-        request.image.proxies.insert("https".into(), proxy.url());
+        request.image.proxies = proxy.proxies();
         let (result, disk) = fetch(&request, authority.client.clone());
         assert!(words(&result).contains(expected), "{}", words(&result));
         let end = if result.is_ok() { Left::Complete } else { Left::Untouched };

@@ -9,9 +9,9 @@ mod hostile;
 mod https;
 mod packed;
 mod power_cut;
-mod proxy;
-mod secure;
-mod server;
+pub mod proxy;
+pub mod secure;
+pub mod server;
 
 use super::*;
 use crate::platform::fake::block::{LogEntry, MemDisk};
@@ -86,7 +86,7 @@ fn ask(url: &str, format: ImageFormat, file: &[u8]) -> WriteRequest {
             format,
             digest: digest(file),
             authorization: None,
-            proxies: BTreeMap::new(),
+            proxies: Proxies::default(),
             require_partition_table: false,
         },
         config_drive: None,

@@ -1,6 +1,7 @@
 //! A proxy: opens tunnels and passes plain requests on, or says what it is told to say instead.
 
 use super::unpoisoned;
+use crate::fetch::Proxies;
 use std::collections::VecDeque;
 use std::io::{Read, Write, copy};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -54,6 +55,10 @@ impl Proxy {
     }
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+    /// Everything goes through this one.
+    pub fn proxies(&self) -> Proxies {
+        Proxies::read(&["http", "https"].map(|scheme| (scheme.to_owned(), self.url())).into(), "").unwrap()
     }
     /// The first line of each connection.
     pub fn lines(&self) -> Vec<String> {

@@ -108,8 +108,9 @@ impl Case {
         let mut request = made.request(&urls[0]);
         request.image.urls = urls;
         request.verify = self.verify;
-        let schemes = ["http", "https"].map(String::from).into_iter();
-        request.image.proxies.extend(proxy.iter().flat_map(|p| schemes.clone().map(|s| (s, p.url()))));
+        if let Some(proxy) = &proxy {
+            request.image.proxies = proxy.proxies();
+        }
         Running { servers, _fronts: fronts, proxy, request }
     }
 
