@@ -31,7 +31,7 @@ fn declared(context: &Context, image: &Image) -> Result<Digest, Failure> {
     match &image.sum {
         Sum::Hex { algorithm, value } => parse(algorithm.as_deref(), value),
         Sum::File { algorithm, url } => {
-            let mut means = image.means(&context.tls);
+            let mut means = means(context, image);
             means.authorization = means.authorization.filter(|_| same_origin(url, image));
             let text = small_file(context, &means, url).map_err(|why| {
                 failure::IMAGE_DOWNLOAD.with(format!("Download of image {} failed: {why}", image.id))
@@ -44,6 +44,11 @@ fn declared(context: &Context, image: &Image) -> Result<Digest, Failure> {
             parse(algorithm.as_deref(), &value)
         }
     }
+}
+
+/// How an image, and what stands beside it, is asked for.
+pub(super) fn means<'a>(context: &'a Context, image: &'a Image) -> Means<'a> {
+    Means { tls: &context.tls, authorization: image.authorization.clone(), proxies: Some(&image.proxies) }
 }
 
 /// Credentials go only to the host they were given for.

@@ -3,14 +3,13 @@
 //! Source of fields, texts and the choice of checksum: ironic-python-agent, `extensions/standby.py`.
 
 use super::{Failure, Rules, failure};
-use crate::fetch::{Means, Proxies};
+use crate::fetch::Proxies;
 use crate::image::ImageFormat;
 use base64::Engine as _;
 use ferric_common::limits;
 use ferric_common::wire::command::ImageInfo;
 use http::header::HeaderValue;
 use serde_json::Value;
-use std::sync::Arc;
 use url::Url;
 
 /// Checksum as declared: digits, or where to fetch them.
@@ -31,13 +30,6 @@ pub struct Image {
     /// The whole header value.
     pub authorization: Option<HeaderValue>,
     pub proxies: Proxies,
-}
-
-impl Image {
-    /// How the image, and the files beside it, are asked for.
-    pub fn means<'a>(&'a self, tls: &'a Arc<rustls::ClientConfig>) -> Means<'a> {
-        Means { tls, authorization: self.authorization.clone(), proxies: Some(&self.proxies) }
-    }
 }
 
 /// What an operator whose image has an MD5 checksum alone is told.

@@ -105,7 +105,7 @@ fn sniff(context: &Context, image: &Image) -> Result<ImageFormat, Failure> {
     for url in &image.urls {
         let mut ask = Ask::get(url.clone(), 16 << 10, Duration::from_secs(30));
         ask.headers.push((RANGE, HeaderValue::from_static("bytes=0-3")));
-        match context.runtime.block_on(fetch::follow(&image.means(&context.tls), ask)) {
+        match context.runtime.block_on(fetch::follow(&checksum::means(context, image), ask)) {
             Ok(answer) if answer.status == 206 => {
                 return Ok(if answer.body.starts_with(b"QFI\xfb") {
                     ImageFormat::Qcow2

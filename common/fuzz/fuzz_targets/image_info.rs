@@ -17,6 +17,8 @@ fuzz_target!(|data: &[u8]| {
         Ok(image) => {
             assert!(!image.urls.is_empty());
             assert!(image.urls.iter().all(|url| matches!(url.scheme(), "http" | "https")));
+            let proxies = image.urls.iter().filter_map(|url| image.proxies.of(url));
+            assert!(proxies.into_iter().all(|proxy| proxy.scheme() == "http"));
             if let Sum::Hex { algorithm: None, value } = &image.sum {
                 assert!(rules.md5 || value.len() != 32, "MD5 was let in");
             }

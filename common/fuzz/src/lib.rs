@@ -46,8 +46,11 @@ pub mod disk {
 }
 #[path = "."]
 pub mod fetch {
+    #[path = "../../../agent/src/fetch/proxies.rs"]
+    mod proxies;
     #[path = "../../../agent/src/fetch/shown.rs"]
     mod shown;
+    pub use proxies::Proxies;
     pub use shown::printable;
 }
 #[path = "."]
