@@ -19,7 +19,8 @@ pub(super) fn published(priority: u32) -> Value {
         "step": "inject_files", "priority": priority, "interface": "deploy", "reboot_requested": false,
         "argsinfo": {
             "files": {
-                "description": "List of files: 'path', 'partition' (a number or a device; without it the partition that has \
+                "description": "List of files: 'path', 'partition' (a number, a device, or LABEL=, UUID=, PARTLABEL=, PARTUUID= of \
+                                the root disk; without it the partition that has \
                                 the first folder of the path), 'content' (base64 or an address) or 'deleted', 'mode', \
                                 'dirmode' (of a folder that is made), 'owner' and 'group' (numbers). Those of the node's \
                                 property inject_files come first.",
@@ -61,7 +62,7 @@ pub(super) fn inject_files(
     context.note_change();
     inject::run(context.machine.as_ref(), &disk, &orders, &mut fetch).map_err(|error| {
         let class = match error {
-            InjectError::Nowhere { .. } => failure::DEVICE_NOT_FOUND,
+            InjectError::Nowhere { .. } | InjectError::NotNamed { .. } => failure::DEVICE_NOT_FOUND,
             _ => failure::COMMAND_EXECUTION,
         };
         class.with(failure::chain(&error))

@@ -1,11 +1,12 @@
 //! Files put into, or taken out of, the system on the root disk: which file system each belongs to, and the change itself.
 //!
-//! Contents are fetched before a file system is mounted. What an image's links do is [`crate::platform::linux::tree`]'s matter.
+//! Contents are fetched before a file system is mounted. What an image's links do is [`crate::platform::files`]'s matter.
 
+mod named;
 pub mod plan;
 pub mod template;
 
-use crate::platform::linux::tree::Tree;
+use crate::platform::files::Files;
 use crate::platform::machine::{Machine, MachineError};
 use plan::{Action, Content, Order, Place};
 use std::io;
@@ -23,6 +24,10 @@ pub enum InjectError {
     Nowhere { folder: String, scanned: String },
     #[error("{disk} has no partition {number}, it has: {has}")]
     NoPartition { disk: String, number: u32, has: String },
+    #[error("No partition of {disk} is {name}, it has: {has}")]
+    NotNamed { disk: String, name: String, has: String },
+    #[error("{name} is no one partition of {disk}: {which} are")]
+    SeveralNamed { disk: String, name: String, which: String },
     #[error("Failed to process file /{path}: {why}")]
     Content { path: String, why: String },
     #[error("Failed to process file /{path} on {device}")]
@@ -71,6 +76,7 @@ fn place(
     let device = match &order.place {
         Place::Device(device) => device.clone(),
         Place::Number(number) => numbered(disk, partitions, *number)?,
+        Place::Named(name) => named::find(machine, disk, partitions, name)?,
         Place::WhereIs(folder) => return search(machine, partitions, folder, order, bytes),
     };
     let changed = machine.change(&device, &mut |tree| act(tree, order, bytes));
@@ -108,22 +114,23 @@ fn search(
             Err(source) if is_here => return Err(failed(order, device, source)),
             Ok(()) if is_here => return Ok(device.clone()),
             Ok(()) => scanned.push(format!("{device} (no such folder)")),
-            Err(error) => {
-                let why =
-                    std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
-                scanned.push(format!("{device} ({why})"));
-            }
+            Err(error) => scanned.push(format!("{device} ({})", why(&error))),
         }
     }
     let scanned = if scanned.is_empty() { "no partition".to_owned() } else { scanned.join(", ") };
     Err(InjectError::Nowhere { folder: folder.to_owned(), scanned })
 }
 
+/// Why a partition could not be looked at, beside whose name it is said.
+fn why(error: &MachineError) -> String {
+    std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
+}
+
 fn failed(order: &Order, device: &str, source: MachineError) -> InjectError {
     InjectError::Change { path: order.path.clone(), device: device.to_owned(), source }
 }
 
-fn act(tree: &Tree, order: &Order, bytes: &[u8]) -> io::Result<()> {
+fn act(tree: &dyn Files, order: &Order, bytes: &[u8]) -> io::Result<()> {
     match &order.action {
         Action::Remove => tree.remove(&order.path),
         Action::Put(_, access) => tree.put(&order.path, bytes, access),

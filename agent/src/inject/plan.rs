@@ -2,7 +2,8 @@
 //!
 //! Source of fields, rules and the beginning of texts: ironic-python-agent 13.0.0, `inject_files.py`.
 
-use crate::platform::linux::tree::Access;
+use super::named::Name;
+use crate::platform::files::Access;
 use base64::Engine as _;
 use serde_json::{Map, Value};
 
@@ -18,6 +19,8 @@ pub enum Place {
     Number(u32),
     /// A block device.
     Device(String),
+    /// The partition of the root disk that is called so.
+    Named(Name),
     /// The first partition of the root disk that has this folder at its top.
     WhereIs(String),
 }
@@ -138,7 +141,12 @@ fn place(file: &Map<String, Value>, path: &str) -> Result<Place, String> {
             text.parse().map(Place::Number).map_err(|_| "partition has no such number".into())
         }
         Some(text) if text.starts_with("/dev/") && !text.contains("..") => Ok(Place::Device(text.to_owned())),
-        Some(_) => Err("partition must be a number or a device such as /dev/sda2".into()),
+        Some(text) => match Name::read(text) {
+            Some(name) => name.map(Place::Named),
+            None => Err("partition must be a number, a device such as /dev/sda2, or LABEL=, UUID=, PARTLABEL= or PARTUUID= \
+                         with its value"
+                .into()),
+        },
     }
 }
 
@@ -218,9 +226,10 @@ mod tests {
             (json!({"path": "/a/b", "content": "", "mode": 0o10000}), "mode is out of range"),
             (json!({"path": "/a/b", "content": "", "owner": "root"}), "owner must be a number"),
             (
-                json!({"path": "/a/b", "content": "", "partition": "LABEL=x"}),
-                "partition must be a number or a device such as /dev/sda2",
+                json!({"path": "/a/b", "content": "", "partition": "ID=x"}),
+                "partition must be a number, a device",
             ),
+            (json!({"path": "/a/b", "content": "", "partition": "LABEL="}), "LABEL= needs 1 to 256 bytes"),
             (json!({"path": "/a/b", "content": "", "partition": "/dev/../x"}), "partition must be"),
         ] {
             let said = orders(None, Some(&json!([file]))).unwrap_err();

@@ -1,5 +1,7 @@
 //! Files on folders that stand for partitions, and on a real file system.
 
+mod named;
+
 use super::*;
 use crate::platform::fake::machine::FakeMachine;
 use crate::platform::linux::process::with_changeable;
@@ -77,6 +79,7 @@ struct Loop {
 
 impl Loop {
     fn new(prepare: &[&str]) -> Loop {
+        assert!(nix::unistd::geteuid().is_root(), "making a loop device and mounting it (needs root)");
         let folder = tempfile::tempdir().unwrap();
         let image = folder.path().join("image");
         fs::File::create(&image).unwrap().set_len(64 << 20).unwrap();
@@ -86,7 +89,7 @@ impl Loop {
         let device = tool("losetup", &["--find", "--show", image.to_str().unwrap()]).trim().to_owned();
         Loop { folder, device }
     }
-    fn change(&self, change: &mut dyn FnMut(&Tree) -> io::Result<()>) -> io::Result<()> {
+    fn change(&self, change: &mut dyn FnMut(&dyn Files) -> io::Result<()>) -> io::Result<()> {
         with_changeable(Path::new(&self.device), &self.folder.path().join("mounted"), change)
     }
 }
@@ -103,12 +106,8 @@ fn tool(program: &str, args: &[&str]) -> String {
     String::from_utf8(done.stdout).unwrap()
 }
 
-/// Loop devices and mounts need root; whoever runs the tests without it has the rest of this file.
 #[test]
 fn a_real_file_system_takes_files_with_owner_and_mode_and_is_left_clean() {
-    if !nix::unistd::geteuid().is_root() {
-        return;
-    }
     let disk = Loop::new(&["mkfs.ext4", "-q", "-F"]);
     let access = plan_access(json!({"mode": 0o640, "owner": 1234, "group": 5}));
     disk.change(&mut |tree| tree.put("etc/deep/file", b"content", &access)).unwrap();
@@ -126,15 +125,12 @@ fn a_real_file_system_takes_files_with_owner_and_mode_and_is_left_clean() {
 
 #[test]
 fn a_partition_without_a_file_system_is_said_to_have_none() {
-    if !nix::unistd::geteuid().is_root() {
-        return;
-    }
     let error = Loop::new(&[]).change(&mut |_| Ok(())).unwrap_err();
     assert!(error.to_string().starts_with("it is none of ext4"), "{error}");
     assert!(error.to_string().contains("; drivers that this ramdisk lacks: "), "{error}");
 }
 
-fn plan_access(mut file: Value) -> crate::platform::linux::tree::Access {
+fn plan_access(mut file: Value) -> crate::platform::files::Access {
     file["path"] = json!("/etc/x");
     file["content"] = json!("");
     match &plan::orders(None, Some(&json!([file]))).unwrap()[0].action {

@@ -106,6 +106,7 @@ mod tests {
         let volume = |label: &str, publisher: Option<&str>| Volume {
             kind: "iso9660",
             label: label.into(),
+            uuid: None,
             publisher: publisher.map(str::to_owned),
         };
         let drive = |model: &str| Candidate { name: "sr0".into(), model: model.into() };

@@ -3,7 +3,7 @@
 use super::block::BlockDevice;
 use super::drive::{ArrayOrder, Ata, Holder, Nvme};
 use super::efi::EfiVariables;
-use super::linux::tree::Tree;
+use super::files::Files;
 use crate::inventory::bmc::Bmc;
 use ferric_common::wire::inventory::{Disk, Inventory};
 use std::collections::BTreeMap;
@@ -50,7 +50,7 @@ pub struct LogFile {
 pub type Look<'a> = &'a mut dyn FnMut(&Path) -> std::io::Result<()>;
 
 /// Changes a mounted file system.
-pub type Change<'a> = &'a mut dyn FnMut(&Tree) -> std::io::Result<()>;
+pub type Change<'a> = &'a mut dyn FnMut(&dyn Files) -> std::io::Result<()>;
 
 /// Everything the agent asks of its machine. Calls may block for up to a second; async callers use a blocking thread.
 pub trait Machine: Send + Sync {

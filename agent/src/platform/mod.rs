@@ -6,5 +6,6 @@ pub mod child;
 pub mod drive;
 pub mod efi;
 pub mod fake;
+pub mod files;
 pub mod linux;
 pub mod machine;

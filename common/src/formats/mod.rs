@@ -12,4 +12,5 @@ pub mod ntp;
 pub mod qcow2;
 pub mod signatures;
 pub mod tftp;
+pub mod volume;
 pub mod zstd;

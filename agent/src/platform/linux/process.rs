@@ -1,6 +1,7 @@
 //! What only process 1 does to the system: mounts, console, host name, children, the end.
 
 use super::tree::Tree;
+use crate::platform::files::Files;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -75,7 +76,7 @@ const SYSTEMS: [&str; 4] = ["ext4", "xfs", "btrfs", "vfat"];
 pub fn with_changeable(
     device: &Path,
     on: &Path,
-    change: &mut dyn FnMut(&Tree) -> io::Result<()>,
+    change: &mut dyn FnMut(&dyn Files) -> io::Result<()>,
 ) -> io::Result<()> {
     folder(on, 0o700)?;
     mount_any(device, on)?;

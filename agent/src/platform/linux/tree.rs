@@ -3,6 +3,7 @@
 //! Each path is resolved by openat2(2) with `RESOLVE_IN_ROOT`, so `/etc` of an image's link is the image's `/etc` and `..` ends at
 //! its root.
 
+use crate::platform::files::{Access, Files};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::{Mode, mkdirat};
@@ -16,16 +17,6 @@ use std::path::Path;
 /// Tries of a path that the kernel could not resolve because something was renamed or mounted meanwhile.
 const TRIES: usize = 32;
 
-/// Who may do what with a file; what is not given stays as it is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Access {
-    pub mode: Option<u32>,
-    /// Of the last folder on the way, if it had to be made.
-    pub folder_mode: Option<u32>,
-    pub owner: Option<u32>,
-    pub group: Option<u32>,
-}
-
 /// The root of a mounted file system.
 pub struct Tree {
     root: OwnedFd,
@@ -37,54 +28,6 @@ impl Tree {
     pub fn open(root: &Path) -> io::Result<Tree> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         Ok(Tree { root: nix::fcntl::open(root, flags, Mode::empty())? })
-    }
-
-    /// Whether there is a folder of this name; a link inside the tree to one counts.
-    pub fn is_folder(&self, path: &str) -> bool {
-        self.at(path, OFlag::O_PATH | OFlag::O_DIRECTORY).is_ok()
-    }
-
-    /// Writes a file to stable storage, whatever stood in it before; makes the folders on its way.
-    ///
-    /// # Errors
-    /// As openat2(2), write(2), fchown(2); anything but a regular file in this place.
-    pub fn put(&self, path: &str, bytes: &[u8], access: &Access) -> io::Result<()> {
-        if let Some((folder, _)) = path.rsplit_once('/') {
-            self.make(folder, access.folder_mode)?;
-        }
-        // A pipe in the file's place must not hold the agent up.
-        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_NONBLOCK;
-        let mut file = File::from(self.at(path, flags)?);
-        if !file.metadata()?.is_file() {
-            return Err(io::Error::other("something that is no regular file stands in its place"));
-        }
-        file.set_len(0)?;
-        file.write_all(bytes)?;
-        if access.owner.is_some() || access.group.is_some() {
-            std::os::unix::fs::fchown(&file, access.owner, access.group)?;
-        }
-        // After the owner: a change of owner takes set-user-ID bits away.
-        if let Some(mode) = access.mode {
-            file.set_permissions(Permissions::from_mode(mode))?;
-        }
-        file.sync_all()
-    }
-
-    /// Removes a file or a link; one that is not there is no error.
-    ///
-    /// # Errors
-    /// As unlinkat(2): a folder is not removed.
-    pub fn remove(&self, path: &str) -> io::Result<()> {
-        let gone = match path.rsplit_once('/') {
-            None => unlinkat(&self.root, path, UnlinkatFlags::NoRemoveDir),
-            Some((folder, name)) => self
-                .at(folder, OFlag::O_PATH | OFlag::O_DIRECTORY)
-                .and_then(|folder| unlinkat(&folder, name, UnlinkatFlags::NoRemoveDir)),
-        };
-        match gone {
-            Ok(()) | Err(Errno::ENOENT) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
     }
 
     /// # Errors
@@ -132,6 +75,47 @@ impl Tree {
             }
         }
         Err(last)
+    }
+}
+
+impl Files for Tree {
+    fn is_folder(&self, path: &str) -> bool {
+        self.at(path, OFlag::O_PATH | OFlag::O_DIRECTORY).is_ok()
+    }
+
+    fn put(&self, path: &str, bytes: &[u8], access: &Access) -> io::Result<()> {
+        if let Some((folder, _)) = path.rsplit_once('/') {
+            self.make(folder, access.folder_mode)?;
+        }
+        // A pipe in the file's place must not hold the agent up.
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_NONBLOCK;
+        let mut file = File::from(self.at(path, flags)?);
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::other("something that is no regular file stands in its place"));
+        }
+        file.set_len(0)?;
+        file.write_all(bytes)?;
+        if access.owner.is_some() || access.group.is_some() {
+            std::os::unix::fs::fchown(&file, access.owner, access.group)?;
+        }
+        // After the owner: a change of owner takes set-user-ID bits away.
+        if let Some(mode) = access.mode {
+            file.set_permissions(Permissions::from_mode(mode))?;
+        }
+        file.sync_all()
+    }
+
+    fn remove(&self, path: &str) -> io::Result<()> {
+        let gone = match path.rsplit_once('/') {
+            None => unlinkat(&self.root, path, UnlinkatFlags::NoRemoveDir),
+            Some((folder, name)) => self
+                .at(folder, OFlag::O_PATH | OFlag::O_DIRECTORY)
+                .and_then(|folder| unlinkat(&folder, name, UnlinkatFlags::NoRemoveDir)),
+        };
+        match gone {
+            Ok(()) | Err(Errno::ENOENT) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 
