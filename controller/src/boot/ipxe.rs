@@ -92,6 +92,20 @@ pub fn no_plan_script(reason: &str) -> String {
     format!("#!ipxe\necho Ferric boots nothing here: {}\n{TO_DISK}", console_text(reason))
 }
 
+/// The script of a machine of which nobody can say now whether it boots: it asks again by all its NICs until there is a word.
+pub fn ask_again_script(base: &str, why: &str) -> String {
+    format!(
+        "#!ipxe
+echo Ferric cannot say now what this machine boots: {}
+:again
+echo Asking again in 5 s
+sleep 5
+chain --replace --autofree {base}/boot.ipxe || goto again
+",
+        console_text(why)
+    )
+}
+
 /// The script that boots a ramdisk.
 ///
 /// A fetch that fails is tried again after a pause that grows by a second; after ten tries the machine asks for its script
@@ -173,6 +187,7 @@ mod tests {
         for script in [
             first_script("http://a:1"),
             no_plan_script("x"),
+            ask_again_script("http://a:1", "x"),
             boot_script("http://a:1", MAC, &plan("quiet")).unwrap(),
         ] {
             for (_, rest) in

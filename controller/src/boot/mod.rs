@@ -24,16 +24,25 @@ pub struct BootPlan {
     pub kernel_parameters: String,
 }
 
+/// Why a machine gets no plan, in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoPlan {
+    /// It has nothing to boot. The boot script shows the reason on its console; then it goes on to its disk.
+    Nothing(String),
+    /// Nobody can say now whether it has: it must ask again, and must not be sent to its disk.
+    Unknown(String),
+}
+
 /// What the boot services need to know; the conductor answers.
 #[async_trait]
 pub trait BootDirectory: Send + Sync + 'static {
-    /// Whether a MAC belongs to an enrolled node (only those get a lease unless discovery is on).
-    async fn knows(&self, mac: MacAddress) -> bool;
-    /// What this MAC boots now; `Err` holds the reason in words, shown on the machine's console by the boot script
-    /// (then the machine goes on to its disk).
-    async fn plan_for_mac(&self, mac: MacAddress) -> Result<BootPlan, String>;
+    /// Whether a MAC belongs to an enrolled node (only those get a lease unless discovery is on); `Err` holds the reason
+    /// why nobody can say now.
+    async fn knows(&self, mac: MacAddress) -> Result<bool, String>;
+    /// What this MAC boots now.
+    async fn plan_for_mac(&self, mac: MacAddress) -> Result<BootPlan, NoPlan>;
     /// The same by node, for the kernel and ramdisk requests that the script makes.
-    async fn plan_for_node(&self, node: NodeUuid) -> Result<BootPlan, String>;
+    async fn plan_for_node(&self, node: NodeUuid) -> Result<BootPlan, NoPlan>;
     /// Called when a machine has fetched something, so that a wait can say how far it came:
     /// `DHCP answered 10.0.0.5`, `fetched snponly.efi`, `fetched the kernel`.
     async fn seen(&self, mac: Option<MacAddress>, node: Option<NodeUuid>, what: String);

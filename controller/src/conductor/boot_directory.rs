@@ -1,10 +1,10 @@
 //! What the boot services ask: which machine may boot what now.
 
 use super::{Conductor, Live, RamdiskFiles};
-use crate::boot::{BootDirectory, BootPlan};
+use crate::boot::{BootDirectory, BootPlan, NoPlan};
 use crate::domain::node::{Node, Object};
 use crate::domain::validate;
-use crate::store::PortFilter;
+use crate::store::{PortFilter, StoreError};
 use async_trait::async_trait;
 use ferric_common::ids::{MacAddress, NodeUuid};
 use jiff::Timestamp;
@@ -12,11 +12,11 @@ use serde_json::Value;
 use std::path::PathBuf;
 
 impl Conductor {
-    async fn node_of(&self, mac: MacAddress) -> Result<Option<Node>, String> {
+    async fn node_of(&self, mac: MacAddress) -> Result<Option<Node>, StoreError> {
         let filter = PortFilter { addresses: vec![mac], ..PortFilter::default() };
-        let ports = self.store.ports(filter).await.map_err(|e| e.to_string())?;
+        let ports = self.store.ports(filter).await?;
         match ports.iter().find(|p| p.pxe_enabled) {
-            Some(port) => self.store.node(port.node_uuid).await.map_err(|e| e.to_string()),
+            Some(port) => self.store.node(port.node_uuid).await,
             None => Ok(None),
         }
     }
@@ -39,6 +39,11 @@ impl Conductor {
             kernel_parameters: validate::kernel_parameters(parameters.trim())?,
         })
     }
+}
+
+/// A store that does not answer says nothing about the machine.
+fn unknown(error: StoreError) -> NoPlan {
+    NoPlan::Unknown(error.to_string())
 }
 
 fn word<'a>(info: &'a Object, key: &str) -> Option<&'a str> {
@@ -81,22 +86,24 @@ pub(super) fn ramdisk_files(node: &Node, configured: Option<&RamdiskFiles>) -> R
 
 #[async_trait]
 impl BootDirectory for Conductor {
-    async fn knows(&self, mac: MacAddress) -> bool {
+    async fn knows(&self, mac: MacAddress) -> Result<bool, String> {
         let filter = PortFilter { addresses: vec![mac], ..PortFilter::default() };
-        self.store.ports(filter).await.is_ok_and(|ports| !ports.is_empty())
+        self.store.ports(filter).await.map(|ports| !ports.is_empty()).map_err(|e| e.to_string())
     }
 
-    async fn plan_for_mac(&self, mac: MacAddress) -> Result<BootPlan, String> {
-        match self.node_of(mac).await? {
-            Some(node) => self.plan(&node),
-            None => Err(format!("no port with the MAC address {mac} is enrolled for network boot")),
+    async fn plan_for_mac(&self, mac: MacAddress) -> Result<BootPlan, NoPlan> {
+        match self.node_of(mac).await.map_err(unknown)? {
+            Some(node) => self.plan(&node).map_err(NoPlan::Nothing),
+            None => Err(NoPlan::Nothing(format!(
+                "no port with the MAC address {mac} is enrolled for network boot"
+            ))),
         }
     }
 
-    async fn plan_for_node(&self, node: NodeUuid) -> Result<BootPlan, String> {
-        match self.store.node(node).await.map_err(|e| e.to_string())? {
-            Some(node) => self.plan(&node),
-            None => Err(format!("there is no node {node}")),
+    async fn plan_for_node(&self, node: NodeUuid) -> Result<BootPlan, NoPlan> {
+        match self.store.node(node).await.map_err(unknown)? {
+            Some(node) => self.plan(&node).map_err(NoPlan::Nothing),
+            None => Err(NoPlan::Nothing(format!("there is no node {node}"))),
         }
     }
 

@@ -8,6 +8,7 @@ mod api;
 mod bmc;
 mod crash;
 mod deploy;
+mod faults;
 mod fuse;
 mod identity;
 mod machine;

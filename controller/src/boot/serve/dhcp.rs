@@ -69,7 +69,15 @@ impl Server {
             let messages = self.receive().await;
             let mut answers = Vec::with_capacity(messages.len());
             for message in messages {
-                let Some(decision) = decide(&context, &message).await else { continue };
+                let decision = match decide(&context, &message).await {
+                    Ok(decision) => decision,
+                    Err(why) => {
+                        if is_news(&mut quiet, message.chaddr) {
+                            tracing::warn!(mac = %message.chaddr, %why, "dhcp: not answered, as nobody can say whether the machine is enrolled; it will ask again");
+                        }
+                        continue;
+                    }
+                };
                 if let Decision::Silent(why) = &decision {
                     log_silence(&mut quiet, message.chaddr, why);
                 } else if !budget.take(Instant::now()) {
@@ -166,15 +174,14 @@ fn bind_on(interface: &str, address: Ipv4Addr) -> Result<UdpSocket, BootError> {
     UdpSocket::from_std(socket.into()).map_err(failed)
 }
 
-async fn decide(context: &Context, message: &Message) -> Option<Decision> {
-    let Some(known) = context.knows(message.chaddr).await else {
-        tracing::warn!(mac = %message.chaddr, "dhcp: no word in time whether the machine is enrolled");
-        return None;
-    };
+/// # Errors
+/// Nobody can say what the machine is: it gets no answer, rather than that of a stranger.
+async fn decide(context: &Context, message: &Message) -> Result<Decision, String> {
+    let known = context.knows(message.chaddr).await?;
     let standing = if known { Standing::Enrolled } else { Standing::Unknown };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let leases = context.leases.as_ref()?;
-    Some(leases.lock().unwrap_or_else(PoisonError::into_inner).decide(message, standing, now))
+    let leases = context.leases.as_ref().ok_or("there is no table of leases")?;
+    Ok(leases.lock().unwrap_or_else(PoisonError::into_inner).decide(message, standing, now))
 }
 
 /// Whether all that was decided is on stable storage.
@@ -196,15 +203,22 @@ async fn store_changes(context: &Context, store: &LeaseStore) -> bool {
 }
 
 fn log_silence(quiet: &mut HashMap<MacAddress, Instant>, mac: MacAddress, why: &str) {
+    if !why.is_empty() && is_news(quiet, mac) {
+        tracing::info!(%mac, why, "dhcp: not answered");
+    }
+}
+
+/// Whether the machine's silence was not spoken of lately.
+fn is_news(quiet: &mut HashMap<MacAddress, Instant>, mac: MacAddress) -> bool {
     let now = Instant::now();
-    if why.is_empty() || quiet.get(&mac).is_some_and(|at| now.duration_since(*at) < QUIET_TIME) {
-        return;
+    if quiet.get(&mac).is_some_and(|at| now.duration_since(*at) < QUIET_TIME) {
+        return false;
     }
     if quiet.len() >= QUIET_MACS {
         quiet.clear();
     }
     quiet.insert(mac, now);
-    tracing::info!(%mac, why, "dhcp: not answered");
+    true
 }
 
 /// Answers left in this second.

@@ -5,7 +5,7 @@
 
 use super::files::{self, ResponseBody};
 use super::{BootError, Context};
-use crate::boot::{BootPlan, ipxe};
+use crate::boot::{BootPlan, NoPlan, ipxe};
 use bytes::Bytes;
 use ferric_common::ids::{MacAddress, NodeUuid};
 use ferric_common::limits::{
@@ -177,9 +177,9 @@ async fn dispatch(
 }
 
 /// A machine's own script. A MAC that nobody knows is an error, so that the first script tries the next NIC; a known one
-/// that has nothing to boot gets the reason.
+/// that has nothing to boot gets the reason; one of which nobody can say anything now asks again.
 async fn script(context: &Context, mac: MacAddress, get: bool) -> Response<ResponseBody> {
-    let reason = match context.directory.plan_for_mac(mac).await {
+    let reason = match context.plan_for_mac(mac).await {
         Ok(plan) => match ipxe::boot_script(&context.boot.http_base(), mac, &plan) {
             Ok(script) => {
                 if get {
@@ -190,16 +190,26 @@ async fn script(context: &Context, mac: MacAddress, get: bool) -> Response<Respo
             }
             Err(error) => error.to_string(),
         },
-        Err(reason) => reason,
+        Err(NoPlan::Nothing(reason)) => reason,
+        Err(NoPlan::Unknown(why)) => return ask_again(context, mac, &why),
     };
-    if !context.directory.knows(mac).await {
-        return text(StatusCode::NOT_FOUND, "no enrolled node has a port with this MAC address\n".into());
+    match context.knows(mac).await {
+        Ok(true) => {}
+        Ok(false) => {
+            return text(StatusCode::NOT_FOUND, "no enrolled node has a port with this MAC address\n".into());
+        }
+        Err(why) => return ask_again(context, mac, &why),
     }
     tracing::info!(%mac, reason, "boot http: nothing to boot");
     if get {
         context.directory.seen(Some(mac), None, format!("was sent to its disk: {reason}")).await;
     }
     text(StatusCode::OK, ipxe::no_plan_script(&reason))
+}
+
+fn ask_again(context: &Context, mac: MacAddress, why: &str) -> Response<ResponseBody> {
+    tracing::warn!(%mac, why, "boot http: nobody can say what the machine boots; it is told to ask again");
+    text(StatusCode::OK, ipxe::ask_again_script(&context.boot.http_base(), why))
 }
 
 async fn node_file(
@@ -210,13 +220,19 @@ async fn node_file(
     request: &Request<Incoming>,
     mac: Option<MacAddress>,
 ) -> Response<ResponseBody> {
-    match context.directory.plan_for_node(node).await {
+    match context.plan_for_node(node).await {
         Ok(plan) => match pick(plan) {
             Some(path) => file(context, path, request, mac, Some(node), what.to_owned()).await,
             None => text(StatusCode::NOT_FOUND, "this node's boot has no such file\n".into()),
         },
         // The reason is for the console of this very machine; who asks in between learns as much from its script.
-        Err(reason) => text(StatusCode::NOT_FOUND, format!("{}\n", ipxe::console_text(&reason))),
+        Err(NoPlan::Nothing(reason)) => {
+            text(StatusCode::NOT_FOUND, format!("{}\n", ipxe::console_text(&reason)))
+        }
+        Err(NoPlan::Unknown(why)) => {
+            tracing::warn!(%node, why, "boot http: nobody can say what the node boots; its script will ask again");
+            text(StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", ipxe::console_text(&why)))
+        }
     }
 }
 

@@ -11,23 +11,25 @@ mod store;
 mod tests;
 mod tftp;
 
-use crate::boot::BootDirectory;
 use crate::boot::config::{BootConfig, BootConfigError, DhcpConfig};
 use crate::boot::leases::Leases;
+use crate::boot::{BootDirectory, BootPlan, NoPlan};
 use crate::images::boot_file::{self, BootFileError};
-use ferric_common::ids::MacAddress;
+use ferric_common::ids::{MacAddress, NodeUuid};
 use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 /// Boot programs served by name over TFTP and HTTP, and no others: who needs each.
 const BOOT_PROGRAMS: &[&str] = &["undionly.kpxe", "snponly.efi", "ipxe.efi"];
 
-/// Longest wait for the word whether a machine is enrolled.
+/// Longest wait for the word whether a machine is enrolled; for what it boots: longer than a busy database may take.
 const DIRECTORY_TIME: Duration = Duration::from_secs(2);
+const PLAN_TIME: Duration = Duration::from_secs(8);
 
 /// Why the boot services do not start.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +87,10 @@ fn advice(source: &io::Error, address: SocketAddr) -> String {
     }
 }
 
+fn late(longest: Duration) -> String {
+    format!("the database gave no answer within {} s", longest.as_secs())
+}
+
 /// What all three servers share.
 struct Context {
     boot: BootConfig,
@@ -94,13 +100,22 @@ struct Context {
 }
 
 impl Context {
-    /// Whether a machine is enrolled; `None` when there was no word in time.
-    async fn knows(&self, mac: MacAddress) -> Option<bool> {
-        tokio::time::timeout(DIRECTORY_TIME, self.directory.knows(mac)).await.ok()
+    /// Whether a machine is enrolled; `Err` says in words why there is no word about it.
+    async fn knows(&self, mac: MacAddress) -> Result<bool, String> {
+        let word = timeout(DIRECTORY_TIME, self.directory.knows(mac)).await;
+        word.unwrap_or_else(|_| Err(late(DIRECTORY_TIME)))
     }
     /// Whether a machine is answered before it has an address.
     async fn serves(&self, mac: MacAddress) -> bool {
-        self.discovery || self.knows(mac).await == Some(true)
+        self.discovery || self.knows(mac).await == Ok(true)
+    }
+    async fn plan_for_mac(&self, mac: MacAddress) -> Result<BootPlan, NoPlan> {
+        let word = timeout(PLAN_TIME, self.directory.plan_for_mac(mac)).await;
+        word.unwrap_or_else(|_| Err(NoPlan::Unknown(late(PLAN_TIME))))
+    }
+    async fn plan_for_node(&self, node: NodeUuid) -> Result<BootPlan, NoPlan> {
+        let word = timeout(PLAN_TIME, self.directory.plan_for_node(node)).await;
+        word.unwrap_or_else(|_| Err(NoPlan::Unknown(late(PLAN_TIME))))
     }
     /// The machine behind an address, if this server gave it out.
     fn mac_of(&self, peer: IpAddr) -> Option<MacAddress> {

@@ -2,13 +2,14 @@
 //! test's thread and so never needs a clean-up. Needs root, as the servers do.
 
 use super::*;
-use crate::boot::BootPlan;
 use crate::boot::config::tests as config;
+use crate::boot::{BootPlan, NoPlan};
 use crate::images::boot_file::tests::kernel;
 use ferric_common::formats::tftp::Packet;
 use ferric_common::ids::NodeUuid;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
@@ -17,26 +18,30 @@ const KNOWN: &str = "52:54:00:00:00:01";
 const IDLE: &str = "52:54:00:00:00:02";
 const STRANGER: &str = "52:54:00:00:00:99";
 
-/// Knows one machine that boots and one that does not.
+/// Knows one machine that boots and one that does not; nothing while its store is broken.
 struct Directory {
     folder: PathBuf,
+    broken: AtomicBool,
     seen: Mutex<Vec<String>>,
 }
 
 #[async_trait::async_trait]
 impl BootDirectory for Directory {
-    async fn knows(&self, mac: MacAddress) -> bool {
-        [KNOWN, IDLE].contains(&mac.to_string().as_str())
+    async fn knows(&self, mac: MacAddress) -> Result<bool, String> {
+        self.works()?;
+        Ok([KNOWN, IDLE].contains(&mac.to_string().as_str()))
     }
-    async fn plan_for_mac(&self, mac: MacAddress) -> Result<BootPlan, String> {
+    async fn plan_for_mac(&self, mac: MacAddress) -> Result<BootPlan, NoPlan> {
+        self.works().map_err(NoPlan::Unknown)?;
         match mac.to_string().as_str() {
             KNOWN => self.plan_for_node(NODE.parse().unwrap()).await,
-            _ => Err("the node is active".to_owned()),
+            _ => Err(NoPlan::Nothing("the node is active".to_owned())),
         }
     }
-    async fn plan_for_node(&self, node: NodeUuid) -> Result<BootPlan, String> {
+    async fn plan_for_node(&self, node: NodeUuid) -> Result<BootPlan, NoPlan> {
+        self.works().map_err(NoPlan::Unknown)?;
         if node.to_string() != NODE {
-            return Err("no such node".to_owned());
+            return Err(NoPlan::Nothing("no such node".to_owned()));
         }
         Ok(BootPlan {
             node,
@@ -50,6 +55,22 @@ impl BootDirectory for Directory {
         let mac = mac.map_or("-".to_owned(), |m| m.to_string());
         let node = if node.is_some() { "node" } else { "-" };
         self.seen.lock().unwrap().push(format!("{mac} {node} {what}"));
+    }
+}
+
+impl Directory {
+    fn new(folder: &Path) -> Arc<Directory> {
+        Arc::new(Directory {
+            folder: folder.to_owned(),
+            broken: AtomicBool::new(false),
+            seen: Mutex::default(),
+        })
+    }
+    fn works(&self) -> Result<(), String> {
+        match self.broken.load(Ordering::SeqCst) {
+            true => Err("the disk is full".to_owned()),
+            false => Ok(()),
+        }
     }
 }
 
@@ -100,7 +121,7 @@ impl World {
     }
     fn start() -> World {
         let folder = World::files();
-        let directory = Arc::new(Directory { folder: folder.path().to_owned(), seen: Mutex::default() });
+        let directory = Directory::new(folder.path());
         let boot = World::boot(folder.path());
         let services = spawn(boot, Some(World::dhcp()), folder.path(), directory.clone()).unwrap();
         World { folder, directory, _services: services }
@@ -402,6 +423,48 @@ fn tftp_refuses_and_gives_up() {
     });
 }
 
+#[test]
+fn a_broken_store_sends_no_machine_away() {
+    in_namespace(|| async {
+        let world = World::start();
+        world.directory.broken.store(true, Ordering::SeqCst);
+        for mac in ["01", "02", "99"] {
+            let script = fetch(&format!("/boot/52-54-00-00-00-{mac}")).await;
+            assert!(
+                script.contains("echo Ferric cannot say now what this machine boots: the disk is full\n")
+            );
+            assert!(
+                script
+                    .contains("\nchain --replace --autofree http://10.77.0.1:6180/boot.ipxe || goto again\n"),
+                "{script}"
+            );
+        }
+        let kernel = format!("http://10.77.0.1:6180/boot/node/{NODE}/kernel");
+        assert_eq!(status(&[&kernel]).await, "503", "not the 404 of a node that has nothing to boot");
+        assert_eq!(udhcpc(&world, &["-t", "1"]).await, None, "silence, and no refusal");
+        assert!(!world.folder.path().join("leases.json").exists(), "nobody was taken for a stranger");
+        world.directory.broken.store(false, Ordering::SeqCst);
+        assert_eq!(status(&[&kernel]).await, "200");
+        assert!(udhcpc(&world, &[]).await.is_some(), "the same machine, asking again");
+    });
+}
+
+#[test]
+fn a_broken_store_makes_nobody_a_stranger_where_strangers_are_served() {
+    in_namespace(|| async {
+        let World { folder, directory, _services: services } = World::start();
+        services.shutdown().await;
+        directory.broken.store(true, Ordering::SeqCst);
+        let open = DhcpConfig { discovery: true, ..World::dhcp() };
+        let services =
+            spawn(World::boot(folder.path()), Some(open), folder.path(), directory.clone()).unwrap();
+        let world = World { folder, directory, _services: services };
+        assert_eq!(udhcpc(&world, &["-t", "1"]).await, None);
+        world.directory.broken.store(false, Ordering::SeqCst);
+        assert!(udhcpc(&world, &[]).await.is_some());
+    });
+}
+
 /// What udhcpc was told, as `name=value` lines; `None` when it got no lease.
 async fn udhcpc(world: &World, arguments: &[&str]) -> Option<String> {
     use std::os::unix::fs::PermissionsExt as _;
@@ -528,7 +591,7 @@ fn a_machine_hears_at_once_that_there_is_no_ipv6_router() {
 fn a_start_that_cannot_be_says_why() {
     in_namespace(|| async {
         let folder = World::files();
-        let directory = Arc::new(Directory { folder: folder.path().to_owned(), seen: Mutex::default() });
+        let directory = Directory::new(folder.path());
         let check = |change: &dyn Fn(&mut BootConfig, &mut DhcpConfig), text: &str| {
             let (mut boot, mut dhcp) = (World::boot(folder.path()), World::dhcp());
             change(&mut boot, &mut dhcp);
