@@ -20,10 +20,18 @@ struct Arguments {
     verbose: bool,
 }
 
+/// A panic is a line in the log like others. What it stopped is said by whoever waited for it.
+fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
+    let place = panic.location().map(ToString::to_string).unwrap_or_default();
+    let words = panic.payload_as_str().unwrap_or("no words");
+    tracing::error!(place, "panic: {words}");
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let level = if arguments.verbose { tracing::Level::DEBUG } else { tracing::Level::INFO };
     tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_ansi(false).init();
+    std::panic::set_hook(Box::new(log_panic));
     let config = match config::load(&arguments.config) {
         Ok(config) => config,
         Err(error) => {

@@ -52,14 +52,17 @@ impl Conductor {
             }
         }
         let fake = lease.node.interface("deploy") == "fake";
-        if self.settings.power_off_after_failure
-            && !lease.node.disable_power_off
-            && !fake
-            && let Err(Stop::Fail(text)) = self.set_power(lease, Power::Off).await
-        {
-            let before = lease.node.last_error.take().unwrap_or_default();
-            lease.node.last_error =
-                Some(format!("{before} Afterwards the machine could not be powered off: {text}"));
+        if self.settings.power_off_after_failure && !lease.node.disable_power_off && !fake {
+            match self.set_power(lease, Power::Off).await {
+                Ok(()) => {}
+                Err(Stop::Fail(text)) => {
+                    let before = lease.node.last_error.take().unwrap_or_default();
+                    lease.node.last_error =
+                        Some(format!("{before} Afterwards the machine could not be powered off: {text}"));
+                }
+                // The intent stays open: the worker comes here again.
+                Err(later @ Stop::Later(_)) => return Err(later),
+            }
         }
         lease.node.end_agent();
         lease.save_result().await?;

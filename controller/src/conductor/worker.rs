@@ -1,5 +1,6 @@
 //! One task per node that is not settled: reads the node, lets `domain::decide` say what follows, carries it out, waits.
 
+use super::put_off::PutOff;
 use super::slot::Slot;
 use super::{Conductor, Lease, Refusal};
 use crate::domain::decide::{self, Decision};
@@ -12,7 +13,7 @@ use ferric_common::ids::{AgentToken, NodeUuid};
 use ferric_common::wire::command::CommandStatus;
 use jiff::Timestamp;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
 /// When to look at the node again.
@@ -58,11 +59,16 @@ impl Conductor {
 
     async fn work_on(self: Arc<Self>, uuid: NodeUuid, slot: Arc<Slot>) {
         let mut stop = self.stop.subscribe();
+        let mut put_off = PutOff::default();
         loop {
             if *stop.borrow() {
                 return slot.end_work();
             }
-            let pause = match self.advance(uuid, &slot).await {
+            let next = self.advance_safely(uuid).await;
+            if next.is_ok() && put_off.over() {
+                tracing::info!(node = %uuid, "work on a node goes on");
+            }
+            let pause = match next {
                 Ok(Next::Again) => continue,
                 Ok(Next::After(pause)) => pause,
                 Ok(Next::Idle) => {
@@ -75,11 +81,15 @@ impl Conductor {
                     return;
                 }
                 Err(Stop::Later(reason)) => {
-                    tracing::warn!(node = %uuid, %reason, "work on a node is put off");
+                    if let Some(untold) = put_off.news(&reason, Instant::now()) {
+                        tracing::warn!(node = %uuid, %reason, untold, "work on a node is put off; it is tried again all the time, and told seldom");
+                    }
                     self.settings.patience.retry
                 }
                 Err(Stop::Fail(text)) => {
-                    tracing::error!(node = %uuid, %text, "a node failed outside of its flow");
+                    if let Some(untold) = put_off.news(&text, Instant::now()) {
+                        tracing::error!(node = %uuid, %text, untold, "a node failed outside of its flow");
+                    }
                     self.settings.patience.retry
                 }
             };
@@ -91,7 +101,7 @@ impl Conductor {
         }
     }
 
-    async fn advance(&self, uuid: NodeUuid, slot: &Arc<Slot>) -> Result<Next, Stop> {
+    pub(super) async fn advance(&self, uuid: NodeUuid, slot: &Arc<Slot>) -> Result<Next, Stop> {
         let Some((node, open)) = self.unfinished(uuid).await? else { return Ok(Next::Idle) };
         if node.provision_state.is_waiting() && node.power_request.is_none() {
             return self.watch(node, slot).await;
@@ -120,6 +130,10 @@ impl Conductor {
         let Some(node) = self.store.node(uuid).await? else { return Ok(None) };
         let open = !self.store.intents(uuid).await?.is_empty();
         let restart = decide::on_restart(&node, usize::from(open));
+        if restart == decide::Restart::Nothing && node.reservation.is_some() {
+            // Only workers reserve, and this is the node's: the store failed when it was to be taken away.
+            self.store.reserve(uuid, None).await?;
+        }
         Ok((restart == decide::Restart::Resume).then_some((node, open)))
     }
 
