@@ -163,6 +163,41 @@ async fn a_talk_ends_by_its_deadline_even_in_a_flood() {
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
 }
 
+/// Answers until the session is open, then falls silent; what it is asked it still does.
+fn silent_within_the_session() -> Rules {
+    Rules { spoil: Arc::new(|n, a| if n < 5 { vec![a] } else { vec![] }), ..Rules::default() }
+}
+
+#[tokio::test]
+async fn a_session_is_closed_also_when_the_time_of_the_talk_is_over() {
+    let bmc = TestBmc::start(silent_within_the_session()).await;
+    let short = IpmiSettings { tries: 50, talk: Duration::from_millis(700), ..quick() };
+    let said = Ipmi::new(short).power_state(&bmc.info()).await.unwrap_err();
+    assert!(matches!(said, DriverError::NoAnswer { .. }), "{said}");
+    let seen = seen(&bmc);
+    assert_eq!((seen.open, seen.most_open), (0, 1), "{:?}", seen.requests);
+}
+
+#[tokio::test]
+async fn a_session_is_closed_also_when_nobody_waits_for_the_talk_any_more() {
+    let bmc = TestBmc::start(silent_within_the_session()).await;
+    let (ipmi, info) = (Arc::new(Ipmi::new(quick())), bmc.info());
+    let talk = tokio::spawn(async move { ipmi.power_state(&info).await });
+    let until = |what: &'static str, is_so: &'static dyn Fn(&Seen) -> bool| {
+        let seen = Arc::clone(&bmc.seen);
+        async move {
+            let end = Instant::now() + Duration::from_secs(10);
+            while !is_so(&seen.lock().unwrap()) {
+                assert!(Instant::now() < end, "{what}");
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    until("the power is asked for", &|seen| seen.requests.iter().any(|(netfn, ..)| *netfn == 0)).await;
+    talk.abort();
+    until("the session is closed", &|seen| seen.open == 0).await;
+}
+
 #[tokio::test]
 async fn a_bad_network_is_survived() {
     let flip = |mut bytes: Vec<u8>, at: usize| {

@@ -25,6 +25,8 @@ use tokio::time::{Instant, sleep, timeout_at};
 const REFUSED_PAUSE: Duration = Duration::from_millis(500);
 /// Pause before a busy BMC is asked again.
 const BUSY_PAUSE: Duration = Duration::from_millis(500);
+/// Longest wait for the end of a session to be confirmed, beyond the time of the talk.
+const CLOSING: Duration = Duration::from_secs(2);
 const BUSY: u8 = 0xC0;
 const NO_PRIVILEGE: u8 = 0xD4;
 
@@ -152,6 +154,8 @@ pub struct Talk<'a> {
     session: Session,
     /// Number of the last message; six bits travel.
     messages: u8,
+    /// Close Session was sent.
+    closed: bool,
 }
 
 const CAPABILITIES: &str = "Get Channel Authentication Capabilities";
@@ -177,7 +181,7 @@ impl<'a> Talk<'a> {
             ));
         }
         let session = login(target, &link, suites, capabilities).await?;
-        let mut talk = Talk { target, link, session, messages: 0 };
+        let mut talk = Talk { target, link, session, messages: 0, closed: false };
         match talk.raise_privilege().await {
             Ok(()) => Ok(talk),
             Err(error) => {
@@ -226,8 +230,11 @@ impl<'a> Talk<'a> {
         })
     }
 
-    /// Ends the session. A BMC has few of them; but one that does not answer this gets them back by its own timer.
+    /// Ends the session, also after the end of the talk: a BMC has few of them. One that does not answer this gets them back
+    /// by its own timer.
     pub async fn close(mut self) {
+        self.closed = true;
+        self.link.deadline = Instant::now() + CLOSING;
         let id = self.session.their_id();
         if let Err(error) = self.ask(&commands::close_session(id), 1).await {
             tracing::debug!(bmc = %self.target.address, %error, "the session was not closed in order");
@@ -268,6 +275,22 @@ impl<'a> Talk<'a> {
     fn completion(&self, command: &'static str, code: u8) -> DriverError {
         let address = self.target.address.clone();
         DriverError::Command { address, command, code, meaning: commands::completion_text(code) }
+    }
+}
+
+/// Who waited for the talk went away in the middle of it: nobody can wait for an answer any more.
+impl Drop for Talk<'_> {
+    fn drop(&mut self) {
+        if self.closed {
+            return;
+        }
+        let close = commands::close_session(self.session.their_id()).request;
+        let sequence = self.messages.wrapping_add(1) & 0x3F;
+        let mut question = Ask { session: &mut self.session, request: &close, sequence };
+        if let Ok(datagram) = Exchange::datagram(&mut question) {
+            // Only a courtesy: a BMC that misses it ends the session by its own timer.
+            let _ = self.link.socket.try_send(&datagram);
+        }
     }
 }
 
