@@ -46,7 +46,8 @@ impl Api {
             ([], _) => Err(Problem::method_not_allowed("GET")),
             (["power"], &Method::PUT) => self.power(r, node).await,
             (["provision"], &Method::PUT) => self.provision(r, node).await,
-            (["power" | "provision"], _) => Err(Problem::method_not_allowed("PUT")),
+            (["raid"], &Method::PUT) => self.raid(r, node).await,
+            (["power" | "provision" | "raid"], _) => Err(Problem::method_not_allowed("PUT")),
             (["console"], _) if get => {
                 Ok(Answer::ok(json!({"console_enabled": false, "console_info": null})))
             }
@@ -148,6 +149,19 @@ impl Api {
         }
         self.conductor.provision(node.uuid, ProvisionRequest { verb, drive, clean_steps }).await?;
         Ok(Answer::accepted(Some(states_url(r, node))))
+    }
+
+    /// The whole body is the configuration; an empty object takes it back.
+    async fn raid(&self, r: &Request, node: &Node) -> Result<Answer, Problem> {
+        if r.version < 12 {
+            return Err(Problem::too_new());
+        }
+        r.only_params(&[])?;
+        let Value::Object(wanted) = r.json()? else {
+            return Err(Problem::invalid("The target RAID configuration must be a JSON object."));
+        };
+        self.conductor.set_target_raid_config(node.uuid, wanted.clone()).await?;
+        Ok(Answer::no_content())
     }
 
     pub(super) async fn boot_device(&self, r: &Request, node: &Node) -> Result<Answer, Problem> {

@@ -17,6 +17,7 @@ mod power;
 mod power_request;
 mod power_sync;
 mod put_off;
+mod raid;
 mod refusal;
 mod requests;
 mod slot;

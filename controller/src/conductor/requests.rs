@@ -7,7 +7,7 @@ use crate::domain::node::{Node, Object};
 use crate::domain::patch::{self, Operation};
 use crate::domain::provision;
 use crate::domain::state::{Event, ProvisionState as S, Verb};
-use crate::domain::{deploy, validate};
+use crate::domain::{deploy, raid, validate};
 use crate::drivers::{BootDevice, BootMode, DriverError, Persistence};
 use crate::store::{Changes, DriveChange, PortFilter};
 use ferric_common::ids::NodeUuid;
@@ -284,7 +284,7 @@ impl Conductor {
         out.insert("deploy".into(), verdict(deploy));
         for kind in ["bios", "console", "firmware", "inspect", "network", "raid", "rescue", "storage"] {
             let name = node.interface(kind);
-            let built = matches!(kind, "network" | "storage") || name == "fake";
+            let built = matches!((kind, name), ("network" | "storage", _) | ("raid", "agent") | (_, "fake"));
             let result = match built {
                 true => Ok(()),
                 false => Err(format!(
@@ -384,6 +384,9 @@ fn permit(node: &Node, request: &ProvisionRequest) -> Result<(), Refusal> {
         return Err(Refusal::Forbidden(format!(
             "Node {uuid} is protected and can not be undeployed, rebuilt or deleted."
         )));
+    }
+    if verb.event == Event::Clean {
+        raid::permits(node, &request.clean_steps).map_err(Refusal::Invalid)?;
     }
     if node.retired && verb.event == Event::Provide {
         return Err(Refusal::Invalid(format!("Node {uuid} can not be provided because it is retired.")));

@@ -5,12 +5,13 @@ use super::slot::Slot;
 use super::{Conductor, Lease, Refusal};
 use crate::domain::decide::{self, Decision};
 use crate::domain::node::Node;
+use crate::domain::raid;
 use crate::domain::state::{Event, ProvisionState as S};
 use crate::ramdisk::{AgentClient, AgentError};
 use crate::store::StoreError;
 use ferric_common::events::Progress;
 use ferric_common::ids::{AgentToken, NodeUuid};
-use ferric_common::wire::command::CommandStatus;
+use ferric_common::wire::command::{CommandResult, CommandStatus};
 use jiff::Timestamp;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -212,7 +213,7 @@ impl Conductor {
                     Ok(commands) => {
                         slot.hear(Timestamp::now());
                         let present = decide::present_command(&node, &commands);
-                        command = present.map(|c| c.id.clone());
+                        command = present.cloned();
                         let running = present.filter(|c| c.command_status == CommandStatus::Running);
                         slot.set_progress(
                             running.and_then(|c| c.command_result.as_ref()).and_then(progress_in),
@@ -236,7 +237,12 @@ impl Conductor {
 
     /// Carries out a decision about a waiting node, unless the node has moved on since it was read. `command` is the agent's
     /// command that the decision was about.
-    async fn act(&self, seen: &Node, decision: Decision, command: Option<String>) -> Result<Next, Stop> {
+    async fn act(
+        &self,
+        seen: &Node,
+        decision: Decision,
+        command: Option<CommandResult>,
+    ) -> Result<Next, Stop> {
         let mut lease = self.lease_patiently(seen.uuid).await?;
         let same = lease.node.provision_state == seen.provision_state
             && lease.node.flow.index == seen.flow.index
@@ -245,8 +251,8 @@ impl Conductor {
         if !same {
             return Ok(Next::Again);
         }
-        if command.is_some() {
-            lease.node.flow.command = command;
+        if let Some(command) = &command {
+            lease.node.flow.command = Some(command.id.clone());
         }
         match decision {
             Decision::Wait(_) => {}
@@ -258,6 +264,11 @@ impl Conductor {
             },
             Decision::Send | Decision::NextStep => {
                 if decision == Decision::NextStep {
+                    let result = command.as_ref().and_then(|c| c.command_result.as_ref());
+                    if let Err(text) = step_is_done(&mut lease.node, result) {
+                        self.fail(&mut lease, text).await?;
+                        return Ok(Next::Again);
+                    }
                     lease.node.flow.advance();
                     lease.slot.set_progress(None);
                 } else {
@@ -350,6 +361,14 @@ impl Conductor {
             .and_then(|plain| AgentToken::new(plain.as_str()))
             .ok_or("the agent's token cannot be opened: was the key file in the state folder replaced?")?;
         AgentClient::new(url, token, agent.certificate.clone()).map_err(|e| e.to_string())
+    }
+}
+
+/// What the present step, which the agent has ended, leaves behind on the node.
+fn step_is_done(node: &mut Node, result: Option<&serde_json::Value>) -> Result<(), String> {
+    match node.flow.step().cloned() {
+        Some(step) => raid::after_step(node, &step, result, Timestamp::now()),
+        None => Ok(()),
     }
 }
 

@@ -10,5 +10,6 @@ pub mod node;
 pub mod patch;
 pub mod power;
 pub mod provision;
+pub mod raid;
 pub mod state;
 pub mod validate;

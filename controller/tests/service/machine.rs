@@ -134,6 +134,8 @@ async fn run_machine(api: SocketAddr, bmc: Arc<Bmc>, behaviour: Arc<Behaviour>, 
 
 struct Command {
     result: Value,
+    /// The result once it has ended.
+    outcome: Value,
     ends: Option<Instant>,
     error: Option<Value>,
 }
@@ -268,7 +270,7 @@ impl Agent {
                 match command.error.take() {
                     None => {
                         command.result["command_status"] = json!("SUCCEEDED");
-                        command.result["command_result"] = json!({"deploy_result": null});
+                        command.result["command_result"] = command.outcome.take();
                     }
                     Some(error) => {
                         command.result["command_status"] = json!("FAILED");
@@ -299,11 +301,13 @@ impl Agent {
         let mut command = Command {
             result: json!({"id": uuid::Uuid::new_v4().to_string(), "command_name": short,
                            "command_status": "SUCCEEDED", "command_error": null, "command_result": null}),
+            outcome: json!({"deploy_result": null}),
             ends: None,
             error: None,
         };
         let version = json!({"generic_hardware_manager": "1.2"});
-        let step = |name: &str, priority: u32| json!({"step": name, "interface": "deploy", "priority": priority, "reboot_requested": false});
+        let of = |interface: &str, name: &str, priority: u32| json!({"step": name, "interface": interface, "priority": priority, "reboot_requested": false});
+        let step = |name: &str, priority: u32| of("deploy", name, priority);
         match name {
             "deploy.get_deploy_steps" => {
                 command.result["command_result"] = json!({"hardware_manager_version": version,
@@ -311,7 +315,8 @@ impl Agent {
             }
             "clean.get_clean_steps" => {
                 command.result["command_result"] = json!({"hardware_manager_version": version,
-                    "clean_steps": {"GenericHardwareManager": [step("erase_devices", 10), step("erase_devices_metadata", 99)]}});
+                    "clean_steps": {"GenericHardwareManager": [step("erase_devices", 10), step("erase_devices_metadata", 99),
+                        of("raid", "delete_configuration", 0), of("raid", "create_configuration", 0)]}});
             }
             "deploy.execute_deploy_step" => {
                 assert_eq!(params["deploy_version"], version);
@@ -332,7 +337,12 @@ impl Agent {
                     (&info["disk_erasure_concurrency"], &info["agent_erase_devices_zeroize"]),
                     (&json!(4), &json!(true))
                 );
-                assert_eq!(params["step"]["step"], "erase_devices_metadata");
+                let result = match params["step"]["step"].as_str().unwrap() {
+                    "create_configuration" => software_raid(&params["node"]["target_raid_config"]),
+                    "delete_configuration" | "erase_devices_metadata" => Value::Null,
+                    other => panic!("an unexpected step {other}"),
+                };
+                command.outcome = json!({"clean_result": result, "clean_step": params["step"]});
                 command.ends = Some(Instant::now() + Duration::from_millis(50));
                 command.result["command_status"] = json!("RUNNING");
             }
@@ -377,4 +387,10 @@ impl Agent {
         self.commands.lock().unwrap().push(command);
         (200, answer)
     }
+}
+
+/// What the real one answers to a configuration: itself, or nothing where no disk of it is for software RAID.
+fn software_raid(target: &Value) -> Value {
+    let disks = target["logical_disks"].as_array().unwrap();
+    if disks.iter().all(|disk| disk["controller"] == "software") { target.clone() } else { json!({}) }
 }

@@ -14,6 +14,7 @@ mod identity;
 mod machine;
 mod power;
 mod power_sync;
+mod raid;
 mod replay;
 mod restart;
 mod rig;
