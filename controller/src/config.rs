@@ -8,7 +8,7 @@ mod deploy;
 pub use check::Fault;
 
 use crate::boot::config::{BootConfig, DhcpConfig};
-use crate::conductor::{Network, Patience, RamdiskFiles, Settings};
+use crate::conductor::{LogRoom, Network, Patience, RamdiskFiles, Settings};
 use crate::domain::provision::Deadlines;
 use deploy::DeployTable;
 use serde::Deserialize;
@@ -77,6 +77,9 @@ struct AgentTable {
     allow_md5: bool,
     /// A second machine that claims a node stops its deployment.
     second_machine_is_error: bool,
+    /// Archives of logs of agents whose machine failed; 0 keeps none. MiB of them together.
+    logs_kept: u32,
+    logs_mib: u64,
 }
 
 impl Default for AgentTable {
@@ -87,6 +90,8 @@ impl Default for AgentTable {
             networks: Vec::new(),
             allow_md5: false,
             second_machine_is_error: true,
+            logs_kept: 500,
+            logs_mib: 1024,
         }
     }
 }
@@ -187,6 +192,7 @@ fn meant(file: File) -> Result<Config, Fault> {
         clean_priorities: file.deploy.priorities(),
         erasure: file.deploy.erasure(),
         power_off_after_failure: file.deploy.power_off_after_failure,
+        logs: LogRoom { number: file.agent.logs_kept, bytes: file.agent.logs_mib.saturating_mul(1 << 20) },
         default_boot_mode: file.deploy.default_boot_mode,
         require_tls: file.agent.require_tls,
         allow_md5: file.agent.allow_md5,
@@ -373,6 +379,8 @@ mod tests {
             ("state_dir = '/s'\n[deploy]\ndefault_boot_mode = 'efi'", "'uefi' and 'bios'"),
             ("state_dir = '/s'\n[agent]\nnetworks = ['10.0.0.0']", "10.0.0.0/8"),
             ("state_dir = '/s'\n[agent]\nnetworks = ['10.0.0.0/33']", "[agent] networks is '10.0.0.0/33'"),
+            ("state_dir = '/s'\n[agent]\nlogs_kept = 100001", "0 to 100000 archives"),
+            ("state_dir = '/s'\n[agent]\nlogs_mib = 0", "1 to 1048576 MiB"),
             ("state_dir = '/s'\n[ipmi]\ntries = 0", "1 to 10 tries"),
             ("state_dir = '/s'\n[ipmi]\nfirst_wait_ms = 0", "1 to 60000 milliseconds"),
             ("state_dir = '/s'\n[api]\npublic_url = 'ftp://x'", "[api] public_url"),

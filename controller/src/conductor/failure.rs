@@ -2,14 +2,8 @@
 
 use super::worker::Stop;
 use super::{Conductor, Lease};
-use crate::domain::node::Node;
 use crate::domain::state::{Event, Power, ProvisionState as S};
-use base64::Engine as _;
 use jiff::Timestamp;
-use serde_json::{Map, Value};
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
 use tokio::time::timeout;
 
 /// The intent under which a failed machine is seen to.
@@ -42,7 +36,8 @@ impl Conductor {
     /// After a failure or an abort: fetch the agent's logs, power off, end the agent's token.
     pub(super) async fn clean_up_after_failure(&self, lease: &mut Lease<'_>) -> Result<(), Stop> {
         lease.slot.set_progress(None);
-        if lease.node.agent.url.is_some() && lease.node.agent.token.is_some() {
+        let wanted = self.settings.logs.number > 0;
+        if wanted && lease.node.agent.url.is_some() && lease.node.agent.token.is_some() {
             match timeout(self.settings.patience.logs, self.keep_logs(&lease.node)).await {
                 Ok(Ok(path)) => tracing::info!(node = %lease.node.uuid, %path, "kept the agent's logs"),
                 Ok(Err(error)) => {
@@ -68,35 +63,4 @@ impl Conductor {
         lease.save_result().await?;
         Ok(())
     }
-
-    /// Writes the agent's logs to `logs/<node>_<time>.tar.gz` in the state folder.
-    async fn keep_logs(&self, node: &Node) -> Result<String, String> {
-        let agent = self.agent(node)?;
-        let answer =
-            agent.execute("log.collect_system_logs", Map::new(), true).await.map_err(|e| e.to_string())?;
-        let encoded = answer
-            .command_result
-            .as_ref()
-            .and_then(|r| r.get("system_logs"))
-            .and_then(Value::as_str)
-            .ok_or("the answer holds no logs")?;
-        let bytes = base64::engine::general_purpose::STANDARD
-            .decode(encoded.trim())
-            .map_err(|e| format!("the logs are not base64: {e}"))?;
-        let folder = self.settings.state_dir.join("logs");
-        let name = format!("{}_{}.tar.gz", node.uuid, Timestamp::now().strftime("%Y%m%dT%H%M%SZ"));
-        let path = folder.join(name);
-        let shown = path.display().to_string();
-        tokio::task::spawn_blocking(move || write_log(&folder, &path, &bytes))
-            .await
-            .map_err(|e| e.to_string())?
-            .map_err(|e| e.to_string())?;
-        Ok(shown)
-    }
-}
-
-fn write_log(folder: &Path, path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    std::fs::create_dir_all(folder)?;
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(bytes)
 }

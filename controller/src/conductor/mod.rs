@@ -11,6 +11,7 @@ mod deploy;
 mod drive;
 mod failure;
 mod instance_boot;
+mod logs;
 mod panicked;
 mod ports;
 mod power;
@@ -87,6 +88,14 @@ impl Network {
     }
 }
 
+/// How many logs of agents are kept, and how many bytes of them together.
+#[derive(Clone, Copy, Debug)]
+pub struct LogRoom {
+    /// 0: none are fetched.
+    pub number: u32,
+    pub bytes: u64,
+}
+
 /// Settings of the conductor, checked.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -101,6 +110,7 @@ pub struct Settings {
     pub clean_priorities: Priorities,
     pub erasure: Erasure,
     pub power_off_after_failure: bool,
+    pub logs: LogRoom,
     pub default_boot_mode: String,
     /// Callback URLs must be https.
     pub require_tls: bool,

@@ -1,6 +1,6 @@
 //! Which values of the file cannot be meant, a table at a time. Pure.
 
-use super::{ApiTable, DeployTable, File, IpmiTable};
+use super::{AgentTable, ApiTable, DeployTable, File, IpmiTable};
 use crate::boot::config::BootConfigError;
 use std::path::Path;
 
@@ -25,6 +25,7 @@ pub(super) fn check(file: &File) -> Result<(), Fault> {
     waits(file)?;
     erasing(&file.deploy)?;
     boot_mode(&file.deploy.default_boot_mode)?;
+    logs(&file.agent)?;
     ipmi(&file.ipmi)?;
     public_url(&file.api)?;
     boot(file)
@@ -75,6 +76,16 @@ fn boot_mode(mode: &str) -> Result<(), Fault> {
             Err(Fault::of(key, format!("'{other}'"), "'uefi' and 'bios' are allowed"))
         }
     }
+}
+
+fn logs(agent: &AgentTable) -> Result<(), Fault> {
+    if agent.logs_kept > 100_000 {
+        return Err(Fault::of("[agent] logs_kept", agent.logs_kept, "0 to 100000 archives are allowed"));
+    }
+    if !(1..=1_048_576).contains(&agent.logs_mib) {
+        return Err(Fault::of("[agent] logs_mib", agent.logs_mib, "1 to 1048576 MiB are allowed"));
+    }
+    Ok(())
 }
 
 fn ipmi(ipmi: &IpmiTable) -> Result<(), Fault> {

@@ -3,9 +3,11 @@
 use crate::machine::{Behaviour, Machine};
 use crate::rig::{IMAGE, Images, Rig};
 use base64::Engine as _;
+use ferric_controller::conductor::LogRoom;
 use ferric_controller::domain::validate::ImageFacts;
 use ferric_controller::drivers::PowerState;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -82,7 +84,7 @@ async fn a_node_is_cleaned_and_deployed_over_tls() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failed_write_ends_in_words_with_logs_kept_and_power_off() {
-    let rig = Rig::new();
+    let rig = Rig::with(|s| s.logs = LogRoom { number: 2, bytes: 1 << 20 }, Images::default());
     rig.available().await;
     let error = json!({"type": "ImageChecksumError", "code": 500, "message": "Error verifying image checksum",
                        "details": "image digest is sha256:11, expected sha256:22"});
@@ -96,8 +98,21 @@ async fn a_failed_write_ends_in_words_with_logs_kept_and_power_off() {
     let after = rig.until(|n| n["power_state"] == "power off" && n["reservation"].is_null()).await;
     assert!(after["driver_internal_info"].get("agent_secret_token").is_none());
     assert_eq!(after["last_error"], failed["last_error"]);
-    let logs: Vec<_> = std::fs::read_dir(rig.settings.state_dir.join("logs")).unwrap().collect();
-    assert_eq!(logs.len(), 1);
+    let logs = || {
+        let folder = std::fs::read_dir(rig.settings.state_dir.join("logs")).unwrap();
+        folder.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect::<BTreeSet<_>>()
+    };
+    let first = logs();
+    assert_eq!(first.len(), 1);
+    let mut before = first.clone();
+    for number in [2, 2, 2] {
+        rig.begin("active").await;
+        rig.until(|n| n["provision_state"] == "deploy failed" && logs() != before).await;
+        rig.until(|n| n["power_state"] == "power off" && n["reservation"].is_null()).await;
+        before = logs();
+        assert_eq!(before.len(), number, "the oldest have to go: {before:?}");
+    }
+    assert!(before.is_disjoint(&first));
 }
 
 async fn uefi(rig: &Rig) {

@@ -5,7 +5,9 @@ use crate::fuse::Fuse;
 use async_trait::async_trait;
 use bytes::Bytes;
 use ferric_controller::api::{Api, serve};
-use ferric_controller::conductor::{Conductor, ImageInspector, Network, Patience, RamdiskFiles, Settings};
+use ferric_controller::conductor::{
+    Conductor, ImageInspector, LogRoom, Network, Patience, RamdiskFiles, Settings,
+};
 use ferric_controller::domain::clean::{Erasure, Priorities};
 use ferric_controller::domain::provision::Deadlines;
 use ferric_controller::domain::validate::{ImageFacts, ImageRequest};
@@ -49,6 +51,7 @@ pub fn settings(state_dir: &Path) -> Settings {
             skip_read_only: false,
         },
         power_off_after_failure: true,
+        logs: LogRoom { number: 100, bytes: 1 << 20 },
         default_boot_mode: "bios".into(),
         require_tls: true,
         allow_md5: false,
