@@ -10,4 +10,5 @@ pub mod drivers;
 pub mod images;
 pub mod ramdisk;
 pub mod run;
+mod stall;
 pub mod store;

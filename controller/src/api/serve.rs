@@ -1,6 +1,7 @@
 //! The listening socket: bounded connections, bounded headers, bounded time.
 
 use super::Api;
+use crate::stall::Stallable;
 use ferric_common::limits;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -100,7 +101,7 @@ async fn connection(
         .max_headers(limits::HEADERS_COUNT)
         .max_buf_size(BUFFER)
         .keep_alive(true)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(Stallable::new(stream, limits::BODY_IDLE)), service);
     tokio::pin!(serving);
     let result = tokio::select! {
         result = serving.as_mut() => result,

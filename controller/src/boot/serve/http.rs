@@ -6,10 +6,11 @@
 use super::files::{self, ResponseBody};
 use super::{BootError, Context};
 use crate::boot::{BootPlan, NoPlan, ipxe};
+use crate::stall::Stallable;
 use bytes::Bytes;
 use ferric_common::ids::{MacAddress, NodeUuid};
 use ferric_common::limits::{
-    BOOT_CONNECTIONS, BOOT_CONNECTIONS_PER_ADDRESS, HEADERS_COUNT, HEADERS_TIME, HEADERS_TOTAL,
+    BODY_IDLE, BOOT_CONNECTIONS, BOOT_CONNECTIONS_PER_ADDRESS, HEADERS_COUNT, HEADERS_TIME, HEADERS_TOTAL,
 };
 use http::header::{self, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
@@ -22,6 +23,7 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
@@ -60,22 +62,36 @@ pub(super) async fn run(listener: TcpListener, context: Arc<Context>) {
         let context = context.clone();
         connections.spawn(async move {
             let _place = place;
-            let service = hyper::service::service_fn(|request| {
-                let context = context.clone();
-                async move { Ok::<_, Infallible>(answer(context, request, peer).await) }
-            });
-            let served = hyper::server::conn::http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEADERS_TIME)
-                .max_buf_size(HEADERS_TOTAL)
-                .max_headers(HEADERS_COUNT)
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
-            if let Err(error) = served {
-                tracing::debug!(%peer, %error, "boot http: connection ended");
-            }
+            serve(Stallable::new(stream, BODY_IDLE), peer, context).await;
         });
     }
+}
+
+/// Serves one connection to its end.
+pub(super) async fn serve<S>(stream: Stallable<S>, peer: SocketAddr, context: Arc<Context>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let service = hyper::service::service_fn(|request| {
+        let context = context.clone();
+        async move { Ok::<_, Infallible>(answer(context, request, peer).await) }
+    });
+    let served = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADERS_TIME)
+        .max_buf_size(HEADERS_TOTAL)
+        .max_headers(HEADERS_COUNT)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%peer, error = %chain(&error), "boot http: connection ended");
+    }
+}
+
+/// hyper's own words say little; what lies under them says why.
+fn chain(error: &hyper::Error) -> String {
+    let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
+    format!("{error}{cause}")
 }
 
 /// What a path means.

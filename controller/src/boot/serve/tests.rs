@@ -120,10 +120,13 @@ impl World {
         folder
     }
     fn start() -> World {
+        World::start_with(World::dhcp())
+    }
+    fn start_with(dhcp: DhcpConfig) -> World {
         let folder = World::files();
         let directory = Directory::new(folder.path());
         let boot = World::boot(folder.path());
-        let services = spawn(boot, Some(World::dhcp()), folder.path(), directory.clone()).unwrap();
+        let services = spawn(boot, Some(dhcp), folder.path(), directory.clone()).unwrap();
         World { folder, directory, _services: services }
     }
     fn content(&self, name: &str) -> Vec<u8> {
@@ -452,16 +455,51 @@ fn a_broken_store_sends_no_machine_away() {
 #[test]
 fn a_broken_store_makes_nobody_a_stranger_where_strangers_are_served() {
     in_namespace(|| async {
-        let World { folder, directory, _services: services } = World::start();
-        services.shutdown().await;
-        directory.broken.store(true, Ordering::SeqCst);
-        let open = DhcpConfig { discovery: true, ..World::dhcp() };
-        let services =
-            spawn(World::boot(folder.path()), Some(open), folder.path(), directory.clone()).unwrap();
-        let world = World { folder, directory, _services: services };
+        let world = World::start_with(DhcpConfig { discovery: true, ..World::dhcp() });
+        world.directory.broken.store(true, Ordering::SeqCst);
         assert_eq!(udhcpc(&world, &["-t", "1"]).await, None);
         world.directory.broken.store(false, Ordering::SeqCst);
         assert!(udhcpc(&world, &[]).await.is_some());
+    });
+}
+
+#[test]
+fn a_client_that_takes_nothing_loses_its_place() {
+    use crate::stall::Stallable;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let folder = World::files();
+        let directory = Directory::new(folder.path());
+        let boot = World::boot(folder.path());
+        let context = Arc::new(Context { boot, directory, leases: None, discovery: false });
+        let (mut client, server) = tokio::io::duplex(4096);
+        let stream = Stallable::new(server, Duration::from_millis(100));
+        let served = tokio::spawn(http::serve(stream, "10.0.0.1:9".parse().unwrap(), context));
+        client.write_all(b"GET /images/disk.qcow2 HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        let mut head = [0; 15];
+        client.read_exact(&mut head).await.unwrap();
+        assert_eq!(&head, b"HTTP/1.1 200 OK");
+        // From here on it reads no more, and does not hang up.
+        tokio::time::timeout(Duration::from_secs(30), served).await.expect("the connection ends").unwrap();
+    });
+}
+
+#[test]
+fn an_interface_that_is_made_anew_is_served_again() {
+    in_namespace(|| async {
+        let world = World::start();
+        assert!(udhcpc(&world, &[]).await.is_some());
+        must("ip", &["link", "del", "srv"]);
+        must("ip", &["link", "add", "srv", "type", "veth", "peer", "name", "cli"]);
+        must("ip", &["link", "set", "cli", "address", KNOWN]);
+        for link in ["srv", "cli"] {
+            must("ip", &["link", "set", link, "up"]);
+        }
+        // Its address comes later than the interface, as with most tools.
+        assert_eq!(udhcpc(&world, &["-t", "3", "-T", "1"]).await, None);
+        must("ip", &["addr", "add", "10.77.0.1/24", "dev", "srv"]);
+        assert!(udhcpc(&world, &["-t", "20", "-T", "1"]).await.is_some());
     });
 }
 
