@@ -4,6 +4,7 @@
 //! ours hears renewals and relays and sends every answer, so that answers carry our address. Deciding is
 //! [`crate::boot::leases`]' and [`crate::boot::dhcp_reply`]'s.
 
+use super::interface::Interface;
 use super::neighbour::Neighbours;
 use super::store::LeaseStore;
 use super::{BootError, Context};
@@ -28,10 +29,57 @@ const QUIET_MACS: usize = 1024;
 
 /// The bound server.
 pub(super) struct Server {
+    name: String,
+    sockets: Sockets,
+    facts: ServerFacts,
+}
+
+/// What is bound to the interface as it is now.
+struct Sockets {
+    interface: Interface,
     direct: UdpSocket,
     broadcast: UdpSocket,
     neighbours: Option<Neighbours>,
-    facts: ServerFacts,
+}
+
+impl Sockets {
+    fn open(name: &str, address: Ipv4Addr) -> Result<Sockets, BootError> {
+        let failed = |source| BootError::Interface { name: name.to_owned(), source };
+        let interface = Interface::find(name).map_err(failed)?;
+        let neighbours = Neighbours::open(name).map_err(failed)?;
+        Ok(Sockets {
+            interface,
+            direct: bind_on(name, address)?,
+            broadcast: bind_on(name, Ipv4Addr::BROADCAST)?,
+            neighbours: Some(neighbours),
+        })
+    }
+
+    /// Waits for one message, then takes along what else has arrived.
+    async fn receive(&self) -> Vec<Message> {
+        let mut buffer = vec![0u8; DHCP_MESSAGE + 1];
+        let mut messages = Vec::new();
+        loop {
+            let received = tokio::select! {
+                r = self.direct.readable() => r.map(|()| &self.direct),
+                r = self.broadcast.readable() => r.map(|()| &self.broadcast),
+            };
+            let Ok(socket) = received else {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            };
+            while messages.len() < BATCH {
+                let Ok((length, peer)) = socket.try_recv_from(&mut buffer) else { break };
+                match Message::parse(buffer.get(..length).unwrap_or_default()) {
+                    Ok(message) => messages.push(message),
+                    Err(error) => tracing::debug!(%peer, %error, "dhcp: message refused"),
+                }
+            }
+            if !messages.is_empty() {
+                return messages;
+            }
+        }
+    }
 }
 
 /// One decided message.
@@ -43,12 +91,9 @@ struct Answer {
 
 impl Server {
     pub(super) fn bind(boot: &BootConfig, config: &DhcpConfig) -> Result<Server, BootError> {
-        let neighbours = Neighbours::open(&boot.interface)
-            .map_err(|source| BootError::Interface { name: boot.interface.clone(), source })?;
         Ok(Server {
-            direct: bind_on(&boot.interface, boot.address)?,
-            broadcast: bind_on(&boot.interface, Ipv4Addr::BROADCAST)?,
-            neighbours: Some(neighbours),
+            name: boot.interface.clone(),
+            sockets: Sockets::open(&boot.interface, boot.address)?,
             facts: ServerFacts {
                 address: boot.address,
                 http_base: boot.http_base(),
@@ -62,11 +107,18 @@ impl Server {
     }
 
     /// Serves until it is cancelled.
-    pub(super) async fn run(self, context: Arc<Context>, store: LeaseStore) {
+    pub(super) async fn run(mut self, context: Arc<Context>, store: LeaseStore) {
         let mut budget = Budget::new(Instant::now());
         let mut quiet = HashMap::new();
+        let mut trouble = None;
         loop {
-            let messages = self.receive().await;
+            let messages = tokio::select! {
+                messages = self.sockets.receive() => messages,
+                () = self.sockets.interface.remade() => {
+                    self.reopen(&mut trouble);
+                    continue;
+                }
+            };
             let mut answers = Vec::with_capacity(messages.len());
             for message in messages {
                 let decision = match decide(&context, &message).await {
@@ -96,28 +148,27 @@ impl Server {
         }
     }
 
-    /// Waits for one message, then takes along what else has arrived.
-    async fn receive(&self) -> Vec<Message> {
-        let mut buffer = vec![0u8; DHCP_MESSAGE + 1];
-        let mut messages = Vec::new();
-        loop {
-            let received = tokio::select! {
-                r = self.direct.readable() => r.map(|()| &self.direct),
-                r = self.broadcast.readable() => r.map(|()| &self.broadcast),
-            };
-            let Ok(socket) = received else {
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            };
-            while messages.len() < BATCH {
-                let Ok((length, peer)) = socket.try_recv_from(&mut buffer) else { break };
-                match Message::parse(buffer.get(..length).unwrap_or_default()) {
-                    Ok(message) => messages.push(message),
-                    Err(error) => tracing::debug!(%peer, %error, "dhcp: message refused"),
-                }
+    /// The interface was made anew. What cannot be bound yet (it has no address yet, mostly) is bound at the next look;
+    /// `trouble` is what was said of it last.
+    fn reopen(&mut self, trouble: &mut Option<String>) {
+        match Sockets::open(&self.name, self.facts.address) {
+            Ok(sockets) => {
+                tracing::info!(
+                    interface = self.name,
+                    "dhcp: the interface was made anew; serving on it again"
+                );
+                (self.sockets, *trouble) = (sockets, None);
             }
-            if !messages.is_empty() {
-                return messages;
+            Err(error) => {
+                let text = error.to_string();
+                if trouble.as_ref() != Some(&text) {
+                    tracing::warn!(
+                        interface = self.name,
+                        error = text,
+                        "dhcp: the interface was made anew, and cannot be served yet; trying again"
+                    );
+                    *trouble = Some(text);
+                }
             }
         }
     }
@@ -126,7 +177,7 @@ impl Server {
         let Answer { client, decision, message } = answer;
         let mac = message.chaddr;
         let to = self.destination(&message);
-        if let Err(error) = self.direct.send_to(&message.encode(), to).await {
+        if let Err(error) = self.sockets.direct.send_to(&message.encode(), to).await {
             tracing::warn!(%mac, %to, %error, "dhcp: the answer could not be sent");
             return;
         }
@@ -153,7 +204,7 @@ impl Server {
         } else if reply.wants_broadcast() || reply.yiaddr.is_unspecified() {
             broadcast
         } else {
-            let known = self.neighbours.as_ref().map(|n| n.set(reply.yiaddr, reply.chaddr));
+            let known = self.sockets.neighbours.as_ref().map(|n| n.set(reply.yiaddr, reply.chaddr));
             if matches!(known, Some(Ok(()))) { reply.yiaddr } else { broadcast }
         };
         SocketAddrV4::new(address, dhcp::CLIENT_PORT).into()

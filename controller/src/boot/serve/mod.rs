@@ -3,6 +3,7 @@
 mod dhcp;
 mod files;
 mod http;
+mod interface;
 mod neighbour;
 mod range;
 mod router;
@@ -206,8 +207,8 @@ pub fn spawn(
         tokio::spawn(http::run(http_listener, context.clone())),
     ];
     if let Some((server, file)) = dhcp_server.zip(lease_file) {
-        match router::bind(&context.boot.interface) {
-            Ok(socket) => tasks.push(tokio::spawn(router::run(socket, context.clone()))),
+        match router::Router::bind(&context.boot.interface) {
+            Ok(router) => tasks.push(tokio::spawn(router.run(context.clone()))),
             Err(error) => {
                 tracing::warn!(%error, "no IPv6 on the interface; iPXE waits 16 s for a router at each boot")
             }

@@ -6,6 +6,7 @@
 
 use super::Context;
 use super::dhcp::Budget;
+use super::interface::Interface;
 use ferric_common::ids::MacAddress;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
@@ -20,37 +21,55 @@ const ALL_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
 /// What receivers insist on: the packet crossed no router.
 const HOPS: u32 = 255;
 
-/// A raw ICMPv6 socket on the interface. Its tokio type is UDP's, since both are datagrams and tokio has no raw sockets.
-pub(super) fn bind(interface: &str) -> io::Result<UdpSocket> {
-    let index = nix::net::if_::if_nametoindex(interface)?;
-    let socket = Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::ICMPV6))?;
-    socket.bind_device(Some(interface.as_bytes()))?;
-    socket.join_multicast_v6(&ALL_ROUTERS, index)?;
-    socket.set_unicast_hops_v6(HOPS)?;
-    socket.set_nonblocking(true)?;
-    UdpSocket::from_std(socket.into())
+/// The socket on the interface.
+pub(super) struct Router {
+    /// Raw ICMPv6. Its tokio type is UDP's, since both are datagrams and tokio has no raw sockets.
+    socket: UdpSocket,
+    interface: Interface,
 }
 
-/// Answers until it is cancelled.
-pub(super) async fn run(socket: UdpSocket, context: Arc<Context>) {
-    let mut budget = Budget::new(Instant::now());
-    let mut buffer = [0u8; 256];
-    loop {
-        let (length, peer) = match socket.recv_from(&mut buffer).await {
-            Ok(received) => received,
-            Err(error) => {
-                tracing::debug!(%error, "router: receiving");
-                tokio::time::sleep(Duration::from_millis(100)).await;
+impl Router {
+    pub(super) fn bind(interface: &str) -> io::Result<Router> {
+        let found = Interface::find(interface)?;
+        let socket = Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::ICMPV6))?;
+        socket.bind_device(Some(interface.as_bytes()))?;
+        socket.join_multicast_v6(&ALL_ROUTERS, found.index())?;
+        socket.set_unicast_hops_v6(HOPS)?;
+        socket.set_nonblocking(true)?;
+        Ok(Router { socket: UdpSocket::from_std(socket.into())?, interface: found })
+    }
+
+    /// Answers until it is cancelled.
+    pub(super) async fn run(mut self, context: Arc<Context>) {
+        let mut budget = Budget::new(Instant::now());
+        let mut buffer = [0u8; 256];
+        loop {
+            let received = tokio::select! {
+                received = self.socket.recv_from(&mut buffer) => received,
+                () = self.interface.remade() => {
+                    match Router::bind(&context.boot.interface) {
+                        Ok(anew) => self = anew,
+                        Err(error) => tracing::debug!(%error, "router: the interface was made anew"),
+                    }
+                    continue;
+                }
+            };
+            let (length, peer) = match received {
+                Ok(received) => received,
+                Err(error) => {
+                    tracing::debug!(%error, "router: receiving");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            let asker = solicited_by(buffer.get(..length).unwrap_or_default());
+            let Some(mac) = asker.filter(|_| is_link_local(peer)) else { continue };
+            if !budget.take(Instant::now()) || !context.serves(mac).await {
                 continue;
             }
-        };
-        let asker = solicited_by(buffer.get(..length).unwrap_or_default());
-        let Some(mac) = asker.filter(|_| is_link_local(peer)) else { continue };
-        if !budget.take(Instant::now()) || !context.serves(mac).await {
-            continue;
+            let sent = self.socket.send_to(&advertisement(), peer).await;
+            tracing::debug!(%mac, %peer, ?sent, "router: told that there is no IPv6 router");
         }
-        let sent = socket.send_to(&advertisement(), peer).await;
-        tracing::debug!(%mac, %peer, ?sent, "router: told that there is no IPv6 router");
     }
 }
 
