@@ -1,5 +1,6 @@
 //! Work on a node that panicked: a fault of this program. It must hold neither the node nor its worker until a restart.
 
+use super::slot::Slot;
 use super::worker::{Next, Stop};
 use super::{Conductor, Lease};
 use crate::domain::node::Node;
@@ -38,9 +39,12 @@ fn text(node: &Node) -> String {
 
 impl Conductor {
     /// [`Conductor::advance`], of which a panic is a failure of the node like others.
-    pub(super) async fn advance_safely(self: &Arc<Self>, uuid: NodeUuid) -> Result<Next, Stop> {
-        let conductor = self.clone();
-        let slot = self.slots.slot(uuid);
+    pub(super) async fn advance_safely(
+        self: &Arc<Self>,
+        uuid: NodeUuid,
+        slot: &Arc<Slot>,
+    ) -> Result<Next, Stop> {
+        let (conductor, slot) = (self.clone(), slot.clone());
         let panic = match shielded(async move { conductor.advance(uuid, &slot).await }).await {
             Ok(result) => return result,
             Err(panic) => panic,

@@ -65,7 +65,7 @@ impl Conductor {
             if *stop.borrow() {
                 return slot.end_work();
             }
-            let next = self.advance_safely(uuid).await;
+            let next = self.advance_safely(uuid, &slot).await;
             if next.is_ok() && put_off.over() {
                 tracing::info!(node = %uuid, "work on a node goes on");
             }
