@@ -95,3 +95,16 @@ async fn a_panic_over_a_failed_machine_is_not_repeated_for_ever() {
     rig.until(|n| n["provision_state"] == "available" && n["reservation"].is_null()).await;
     assert!(rig.bmc.talks(uuid) > talks);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reservation_that_the_database_kept_is_taken_away_later() {
+    let rig = Rig::new();
+    rig.available().await;
+    // As after work whose end the database did not take.
+    let database = rusqlite::Connection::open(rig.settings.state_dir.join("db")).unwrap();
+    database.execute("UPDATE nodes SET reservation = 'test-conductor'", []).unwrap();
+    assert_eq!(rig.node().await["reservation"], "test-conductor");
+    let reason = json!({"reason": "looked at"});
+    assert_eq!(rig.call("PUT", "/v1/nodes/n1/maintenance", "1.115", reason).await.status, 202);
+    rig.until(|n| n["reservation"].is_null()).await;
+}
