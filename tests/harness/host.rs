@@ -32,6 +32,7 @@ pub const NEEDED: &[Package] = &[
     ("libarchive-tools", "/usr/bin/bsdtar"),
     ("mmdebstrap", "/usr/bin/mmdebstrap"),
     ("mtools", "/usr/bin/mformat"),
+    ("dosfstools", "/sbin/fsck.vfat"),
     ("e2fsprogs", "/sbin/mke2fs"),
     ("fdisk", "/sbin/sfdisk"),
     ("iproute2", "/sbin/ip"),

@@ -2,9 +2,11 @@
 
 use super::ImageFormat;
 use crate::disk::layout::LayoutError;
+use ferric_common::formats::fat::FatError;
+use ferric_common::formats::iso9660::read::ReadError;
 use ferric_common::formats::qcow2::Qcow2Error;
 use ferric_common::ids::Digest;
-use ferric_common::units::{ByteCount, DiskOffset};
+use ferric_common::units::{ByteCount, DiskOffset, SectorSize};
 use std::io;
 
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +63,12 @@ pub enum ImageError {
     },
     #[error("the partition table")]
     Layout(#[from] LayoutError),
+    #[error("the config drive cannot be mounted from a disk with sectors of {} bytes, and no other could be made", sector.0)]
+    Drive {
+        sector: SectorSize,
+        #[source]
+        source: DriveError,
+    },
     #[error(
         "{disk} gives back other bytes at {at} than were written: the disk, its cable or its controller is faulty"
     )]
@@ -89,6 +97,15 @@ pub enum ImageError {
         #[source]
         source: Box<ImageError>,
     },
+}
+
+/// Why a config drive cannot be made into one that the disk can hold.
+#[derive(Debug, thiserror::Error)]
+pub enum DriveError {
+    #[error("reading it as ISO 9660")]
+    Read(#[from] ReadError),
+    #[error("writing it as FAT")]
+    Build(#[from] FatError),
 }
 
 /// The class under which a conductor knows an error (ironic-python-agent's names).

@@ -12,6 +12,7 @@
 mod ahead;
 mod buffers;
 mod decode;
+mod drive;
 pub mod error;
 mod finish;
 mod formats;
@@ -130,6 +131,8 @@ pub fn write_patiently(
     cancel: &CancelFlag,
     patience: &Patience,
 ) -> Result<WriteReport, ImageError> {
+    let other_drive = drive::fit(request, disk.sector_size())?;
+    let request = other_drive.as_ref().unwrap_or(request);
     let mut state = Attempt { touched: false, tables: plan::Tables::AsServed };
     let mut attempt = 1;
     loop {

@@ -1,8 +1,10 @@
-//! Writes ISO 9660 images: small trees of files for config drives.
+//! Writes ISO 9660 images: small trees of files for config drives; [`read`] reads them.
 //!
 //! Rock Ridge and Joliet both carry the long lower-case names, since Linux reads the one and other systems the other.
 //! Deterministic: the same files and time give the same bytes. What is in the files is the caller's business.
 //! Specifications: ECMA-119 (ISO 9660), SUSP 1.12, RRIP 1.09, Joliet 1995; level 2 names.
+
+pub mod read;
 
 use crate::units::ByteCount;
 use alloc::string::String;

@@ -3,6 +3,7 @@
 pub mod cpio;
 pub mod dhcp;
 pub mod dhcp6;
+pub mod fat;
 pub mod gpt;
 pub mod iso9660;
 pub mod lldp;

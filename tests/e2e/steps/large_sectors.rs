@@ -1,4 +1,5 @@
-//! A disk with sectors of 4096 bytes: images made for it, with a config drive in a partition made for it or in the image's own.
+//! A disk with sectors of 4096 bytes: images made for it, with a config drive in a partition made for it or in the image's own. The drive
+//! comes as ISO 9660, which cannot be mounted from such a disk, and stands there as FAT.
 
 use anyhow::{Context, Result, ensure};
 use base64::Engine as _;
@@ -6,7 +7,7 @@ use ferric_tests::commander::Agent;
 use ferric_tests::debian::Image;
 use ferric_tests::httpd::{Fault, Httpd};
 use ferric_tests::process::call;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::FileExt;
@@ -17,6 +18,7 @@ pub const SERIAL: &str = "LARGE-4096";
 pub const BYTES: u64 = 1 << 30;
 const MIB: u64 = 1 << 20;
 const IMAGE: u64 = 64 * MIB;
+const META_DATA: &str = "openstack/latest/meta_data.json";
 /// First MiB and MiBs of the partition with the system, and of the one that may be the config drive's.
 const SYSTEM: (u64, u64) = (1, 16);
 const OWN: (u64, u64) = (32, 8);
@@ -33,7 +35,10 @@ pub fn deploy(agent: &Agent, images: &Httpd, folder: &Path, disk: &Path) -> Resu
             // The last whole MiBs before the backup table.
             false => BYTES - 65 * MIB,
         };
-        check(disk, &raw, place, &drive).with_context(|| format!("image '{name}'"))?;
+        check(disk, &raw, place)
+            .and_then(|()| drive_is_fat(folder, disk, place))
+            .and_then(|()| is_mounted_by_name(agent, folder, disk, place))
+            .with_context(|| format!("image '{name}'"))?;
     }
     Ok(())
 }
@@ -46,16 +51,20 @@ fn write(agent: &Agent, images: &Httpd, file: &Path, format: &str, drive: &[u8])
     let info = json!({"id": "large", "urls": [url], "disk_format": format, "os_hash_algo": "sha256",
                       "os_hash_value": Image::of(file)?.sha256, "node_uuid": "n", "image_type": "whole-disk"});
     let args = json!({"image_info": info, "configdrive": drive});
+    step(agent, "write_image", args)
+}
+
+fn step(agent: &Agent, name: &str, args: Value) -> Result<()> {
     let node = json!({"uuid": "n", "properties": {"root_device": {"serial": SERIAL}}});
-    let step = json!({"interface": "deploy", "step": "write_image", "args": args});
+    let step = json!({"interface": "deploy", "step": name, "args": args});
     let done =
         agent.command("deploy.execute_deploy_step", json!({"step": step, "node": node, "ports": []}))?;
     ensure!(done["command_status"] == "SUCCEEDED", "{done}");
     Ok(())
 }
 
-/// The table as fdisk reads it in sectors of 4096 bytes, the system's bytes, the drive's bytes, and no second drive.
-fn check(disk: &Path, raw: &Path, place: u64, drive: &[u8]) -> Result<()> {
+/// The table as fdisk reads it in sectors of 4096 bytes, the system's bytes, and no second drive.
+fn check(disk: &Path, raw: &Path, place: u64) -> Result<()> {
     let path = disk.display().to_string();
     let listed = call("fdisk", &["-b", "4096", "-l", "-o", "Start", &path])?;
     ensure!(listed.contains("Disklabel type: gpt") && !listed.contains("corrupt"), "{listed}");
@@ -67,14 +76,46 @@ fn check(disk: &Path, raw: &Path, place: u64, drive: &[u8]) -> Result<()> {
     );
     let verdict = fdisk(disk, "v\nq\n")?;
     ensure!(verdict.contains("No errors detected"), "{verdict}");
-    let found = bytes(disk, place, drive.len())?;
-    ensure!(found == drive, "the config drive is not at {place}");
     let length = (SYSTEM.1 * MIB) as usize;
     ensure!(
         bytes(disk, SYSTEM.0 * MIB, length)? == bytes(raw, SYSTEM.0 * MIB, length)?,
         "the system differs"
     );
     Ok(())
+}
+
+/// The machine's kernel mounts the drive: a file of it is deleted there, in the file system that is called so.
+fn is_mounted_by_name(agent: &Agent, folder: &Path, disk: &Path, place: u64) -> Result<()> {
+    let file = json!({"path": META_DATA, "partition": "LABEL=CONFIG-2", "deleted": true});
+    step(agent, "inject_files", json!({"files": [file]}))?;
+    let image = copied(folder, disk, place)?;
+    let listed = call("mdir", &["-/", "-b", "-i", &image, "::"])?;
+    ensure!(listed.contains("::/openstack/latest/") && !listed.contains(META_DATA), "{listed}");
+    Ok(())
+}
+
+/// The drive as a file.
+fn copied(folder: &Path, disk: &Path, place: u64) -> Result<String> {
+    let image = folder.join("drive.fat");
+    fs::write(&image, bytes(disk, place, OWN.1 as usize * MIB as usize)?)?;
+    Ok(image.display().to_string())
+}
+
+/// What the tools of dosfstools and mtools say of the drive, and its file.
+fn drive_is_fat(folder: &Path, disk: &Path, place: u64) -> Result<()> {
+    let path = copied(folder, disk, place)?;
+    call("fsck.vfat", &["-n", "-v", &path])?;
+    let said = call("blkid", &["-p", "-o", "export", &path])?;
+    for line in ["LABEL=CONFIG-2", "TYPE=vfat", "BLOCK_SIZE=4096"] {
+        ensure!(said.lines().any(|said| said == line), "{line} is not in {said}");
+    }
+    let read = call("mtype", &["-i", &path, &format!("::/{META_DATA}")])?;
+    ensure!(read == meta_data(), "the drive's meta_data.json is {read}");
+    Ok(())
+}
+
+fn meta_data() -> String {
+    json!({"uuid": "n", "hostname": "large"}).to_string()
 }
 
 fn bytes(file: &Path, at: u64, length: usize) -> Result<Vec<u8>> {
@@ -130,10 +171,7 @@ fn packed(raw: &Path, format: &str) -> Result<PathBuf> {
 fn config_drive(folder: &Path) -> Result<Vec<u8>> {
     let (root, iso) = (folder.join("drive"), folder.join("drive.iso"));
     fs::create_dir_all(root.join("openstack/latest"))?;
-    fs::write(
-        root.join("openstack/latest/meta_data.json"),
-        json!({"uuid": "n", "hostname": "large"}).to_string(),
-    )?;
+    fs::write(root.join(META_DATA), meta_data())?;
     let (from, to) = (root.display().to_string(), iso.display().to_string());
     let words =
         ["-quiet", "-ldots", "-allow-lowercase", "-allow-multidot", "-l", "-J", "-r", "-V", "config-2", "-o"];

@@ -4,6 +4,7 @@
 
 mod chaos;
 mod corpus;
+mod drive;
 mod faults;
 mod hostile;
 mod https;
