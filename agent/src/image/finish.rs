@@ -62,38 +62,20 @@ pub fn complete(
     let started = Instant::now();
     let disk = target.disk.as_ref();
     flush(disk, "after the body")?;
-    let mut reading = Duration::ZERO;
-    let mut verified = 0;
+    let mut verified = Verified::default();
     if let (range, Some(sum)) = target.body() {
-        progress.stage("verifying");
-        let began = Instant::now();
         let found = Sum::over(target.size());
-        verified +=
-            compare_all(disk, range.start..range.end.min(body.virtual_size), (sum, &found), progress)?;
-        reading += began.elapsed();
+        let body = range.start..range.end.min(body.virtual_size);
+        verified.add(progress, || compare_all(disk, body, (sum, &found), progress))?;
         progress.stage("finishing");
     }
     let (mut head, mut tail, tail_start) = target.held();
-    if request.image.require_partition_table {
-        layout::check_table(&head, disk.size(), disk.sector_size())?;
-    }
-    let drive = request.config_drive.as_deref();
-    let own = drive.map(|drive| reuse::place(disk, &head, drive)).transpose()?.flatten();
-    let drive = drive.filter(|_| own.is_none());
-    let mut extra = layout::plan(&mut head, disk.size(), disk.sector_size(), drive)?;
-    extra.extend(own);
+    let extra = beside_the_image(request, disk, &mut head)?;
     for (at, bytes) in &extra {
         overlay(&mut tail, tail_start, at.0, bytes);
     }
     write_in_order(disk, &head, (tail_start, &tail), &extra)?;
-    progress.stage("verifying");
-    let began = Instant::now();
-    verified += compare(disk, 0, &head)? + compare(disk, tail_start, &tail)?;
-    for (at, bytes) in &extra {
-        verified += compare(disk, at.0, bytes)?;
-    }
-    verified += compare_samples(target, &extra)?;
-    reading += began.elapsed();
+    verified.add(progress, || compare_ends(target, &head, (tail_start, &tail), &extra))?;
     let extra_bytes = extra.iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>();
     let (written, zeroed, zeros_written) = target.counts();
     Ok(WriteReport {
@@ -101,17 +83,55 @@ pub fn complete(
         written: ByteCount(written + (head.len() + tail.len()) as u64 + extra_bytes),
         zeroed: ByteCount(zeroed),
         zeros_written: ByteCount(zeros_written),
-        verified: ByteCount(verified),
+        verified: ByteCount(verified.bytes),
         virtual_size: ByteCount(body.virtual_size),
         took: Took {
             prepare,
             body: body.took,
-            finish: started.elapsed().saturating_sub(reading),
-            verify: reading,
+            finish: started.elapsed().saturating_sub(verified.took),
+            verify: verified.took,
         },
         load: body.load,
         resumes: body.resumes,
     })
+}
+
+/// Bytes that were read back and were right, and how long that took.
+#[derive(Default)]
+struct Verified {
+    bytes: u64,
+    took: Duration,
+}
+
+impl Verified {
+    fn add(
+        &mut self,
+        progress: &ProgressCell,
+        check: impl FnOnce() -> Result<u64, ImageError>,
+    ) -> Result<(), ImageError> {
+        progress.stage("verifying");
+        let began = Instant::now();
+        self.bytes += check()?;
+        self.took += began.elapsed();
+        Ok(())
+    }
+}
+
+/// Fits the table in the head to the disk. What else belongs on it: the backup table, the config drive.
+fn beside_the_image(
+    request: &WriteRequest,
+    disk: &dyn BlockDevice,
+    head: &mut [u8],
+) -> Result<Vec<(DiskOffset, Vec<u8>)>, ImageError> {
+    if request.image.require_partition_table {
+        layout::check_table(head, disk.size(), disk.sector_size())?;
+    }
+    let drive = request.config_drive.as_deref();
+    let own = drive.map(|drive| reuse::place(disk, head, drive)).transpose()?.flatten();
+    let drive = drive.filter(|_| own.is_none());
+    let mut extra = layout::plan(head, disk.size(), disk.sector_size(), drive)?;
+    extra.extend(own);
+    Ok(extra)
 }
 
 /// Writes what was held back so that a power cut between any two writes leaves either no partition table or a proven disk:
@@ -197,6 +217,21 @@ fn compare_all(
             Err(ImageError::ReadBack { disk: disk.name().to_string(), at: DiskOffset(at.max(range.start)) })
         }
     }
+}
+
+/// Reads back what was held, what was added, and samples of the rest.
+fn compare_ends(
+    target: &Target,
+    head: &[u8],
+    (tail_start, tail): (u64, &[u8]),
+    extra: &[(DiskOffset, Vec<u8>)],
+) -> Result<u64, ImageError> {
+    let disk = target.disk.as_ref();
+    let mut verified = compare(disk, 0, head)? + compare(disk, tail_start, tail)?;
+    for (at, bytes) in extra {
+        verified += compare(disk, at.0, bytes)?;
+    }
+    Ok(verified + compare_samples(target, extra)?)
 }
 
 fn compare_samples(target: &Target, extra: &[(DiskOffset, Vec<u8>)]) -> Result<u64, ImageError> {

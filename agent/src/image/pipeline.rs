@@ -73,7 +73,26 @@ impl Stream {
     }
 }
 
-impl Shared<'_> {
+impl<'a> Shared<'a> {
+    fn new(plan: &Plan, idle: Vec<Decoder>, target: &'a Target) -> Shared<'a> {
+        let large = matches!(&plan.content, Content::Qcow2(guide) if guide.cluster() >= CHUNK);
+        let shared = Shared {
+            stop: Stop::default(),
+            hashing: Queue::new(CHUNKS * 2),
+            // A waiting batch may hold a copy of one compressed cluster.
+            work: Queue::new(if large { 4 } else { WRITERS * 2 }),
+            zeros: Queue::new(super::map::GAPS / size_of::<(u64, u64)>()),
+            packed: Queue::new(CHUNKS),
+            decoders: Queue::new(idle.len()),
+            target,
+            ahead: ahead(&plan.content, target),
+            stream: Stream { started: Instant::now(), length: plan.length, received: AtomicU64::new(0) },
+            spent: Spent::default(),
+        };
+        idle.into_iter().for_each(|decoder| shared.decoders.push(decoder, &shared.stop));
+        shared
+    }
+
     fn give(&self, found: Found) {
         match found {
             Found::Batch(batch) => {
@@ -122,71 +141,74 @@ pub fn run(
     progress: &ProgressCell,
     cancel: &CancelFlag,
 ) -> Result<Body, ImageError> {
-    let large = matches!(&plan.content, Content::Qcow2(guide) if guide.cluster() >= CHUNK);
     let decoders = decoders(&plan.content);
-    let started = Instant::now();
-    let shared = Shared {
-        stop: Stop::default(),
-        hashing: Queue::new(CHUNKS * 2),
-        // A waiting batch may hold a copy of one compressed cluster.
-        work: Queue::new(if large { 4 } else { WRITERS * 2 }),
-        zeros: Queue::new(super::map::GAPS / size_of::<(u64, u64)>()),
-        packed: Queue::new(CHUNKS),
-        decoders: Queue::new(decoders.len()),
-        target,
-        ahead: ahead(&plan.content, target),
-        stream: Stream { started, length: plan.length, received: AtomicU64::new(0) },
-        spent: Spent::default(),
-    };
     let cores = decoders.len().min(std::thread::available_parallelism().map_or(2, usize::from)).max(1);
-    decoders.into_iter().for_each(|decoder| shared.decoders.push(decoder, &shared.stop));
-    let shared_ref = &shared;
+    let shared = Shared::new(&plan, decoders, target);
     let packing = match &plan.content {
         Content::Packed(packing) => Some(*packing),
         _ => None,
     };
-    let outcome = std::thread::scope(|scope| {
-        let hash = scope.spawn(move || hash_stream(image.digest.algorithm, shared_ref));
-        for _ in 0..WRITERS {
-            scope.spawn(move || guarded(shared_ref, || work(shared_ref)));
-        }
-        scope.spawn(move || guarded(shared_ref, || zero(shared_ref)));
-        let unpacked = packing.map(|p| scope.spawn(move || unpack_stream(p, shared_ref)));
-        let read =
-            read_stream(&mut plan, &mut source, shared_ref, progress, cancel).unwrap_or_else(|error| {
-                shared_ref.stop.fail(error);
-                0
-            });
-        shared_ref.hashing.close();
-        shared_ref.packed.close();
-        let unpacked = unpacked.map(|thread| {
-            let result = thread.join().unwrap_or_else(|_| Err(internal("the unpacking thread panicked")));
-            result.unwrap_or_else(|error| {
-                shared_ref.stop.fail(error);
-                0
-            })
-        });
-        shared_ref.work.close();
-        shared_ref.zeros.close();
-        let digest = hash.join().unwrap_or_else(|_| Err(internal("the hash thread panicked")));
-        (digest, read, unpacked)
-    });
-    if let Some(error) = shared.stop.take_error() {
-        return Err(error);
-    }
-    let (digest, received, unpacked) = outcome;
-    let actual = digest?;
+    let read = || read_stream(&mut plan, &mut source, &shared, progress, cancel);
+    let Ended { digest: actual, received, unpacked } =
+        on_threads(image.digest.algorithm, packing, &shared, read)?;
     if actual != image.digest {
         let expected = image.digest.clone();
         return Err(ImageError::Digest { expected, actual, received: ByteCount(received) });
     }
-    let took = started.elapsed();
+    let took = shared.stream.started.elapsed();
     Ok(Body {
         received,
         virtual_size: unpacked.unwrap_or(plan.capacity),
         resumes: source.resumes(),
         took,
         load: shared.spent.load(took, cores),
+    })
+}
+
+/// What the threads leave when all went well.
+struct Ended {
+    digest: Digest,
+    received: u64,
+    /// Bytes of what a compressed image held.
+    unpacked: Option<u64>,
+}
+
+/// Has `read` feed the threads from this one, and ends them in the order in which they feed each other.
+fn on_threads(
+    algorithm: DigestAlgorithm,
+    packing: Option<Packing>,
+    shared: &Shared<'_>,
+    read: impl FnOnce() -> Result<u64, ImageError>,
+) -> Result<Ended, ImageError> {
+    let (digest, received, unpacked) = std::thread::scope(|scope| {
+        let hash = scope.spawn(move || hash_stream(algorithm, shared));
+        for _ in 0..WRITERS {
+            scope.spawn(move || guarded(shared, || work(shared)));
+        }
+        scope.spawn(move || guarded(shared, || zero(shared)));
+        let unpacked = packing.map(|p| scope.spawn(move || unpack_stream(p, shared)));
+        let received = or_stop(read(), shared);
+        shared.hashing.close();
+        shared.packed.close();
+        let unpacked = unpacked.map(|thread| {
+            or_stop(thread.join().unwrap_or_else(|_| Err(internal("the unpacking thread panicked"))), shared)
+        });
+        shared.work.close();
+        shared.zeros.close();
+        let digest = hash.join().unwrap_or_else(|_| Err(internal("the hash thread panicked")));
+        (digest, received, unpacked)
+    });
+    match shared.stop.take_error() {
+        Some(error) => Err(error),
+        None => Ok(Ended { digest: digest?, received, unpacked }),
+    }
+}
+
+/// A count of bytes; an error is the end of all, and counts none.
+fn or_stop(result: Result<u64, ImageError>, shared: &Shared<'_>) -> u64 {
+    result.unwrap_or_else(|error| {
+        shared.stop.fail(error);
+        0
     })
 }
 
