@@ -9,7 +9,7 @@ use super::choose::candidate;
 use super::holders::{self, Held};
 use super::look::{self, Device, Look};
 use crate::platform::block::BlockDevice;
-use crate::platform::machine::{Machine, MachineError};
+use crate::platform::machine::{DiskFacts, Machine, MachineError};
 use ferric_common::formats::signatures::{self, Spot};
 use ferric_common::hints::{HintError, SkipList};
 use ferric_common::units::{ByteCount, DiskOffset, MIB};
@@ -106,55 +106,79 @@ pub fn erase_devices_metadata(machine: &dyn Machine, node: &Value) -> Result<Val
     let empty = Map::new();
     let properties = node.get("properties").and_then(Value::as_object).unwrap_or(&empty);
     let skip = SkipList::parse(properties).map_err(EraseError::SkipList)?;
-    let insists = look::insists(node);
-    let keeps_arrays = look::keeps_arrays(node, &skip.volume_names);
-    let rules = holders::Rules { keeps_arrays, insists };
-
+    let rules = holders::Rules {
+        keeps_arrays: look::keeps_arrays(node, &skip.volume_names),
+        insists: look::insists(node),
+    };
     let mut failures = Vec::new();
+    let devices = released(machine, &skip, rules, &mut failures)?;
+    for device in looked_at(machine, devices, rules, &mut failures)? {
+        erase(machine, &device, &mut failures);
+    }
+    if failures.is_empty() { Ok(Value::Null) } else { Err(EraseError::Failed(failures.join("; "))) }
+}
+
+/// Takes down what stands on the disks that are to be erased; these and their partitions, in reverse order of their names. What
+/// cannot be had goes to `failures`.
+fn released(
+    machine: &dyn Machine,
+    skip: &SkipList,
+    rules: holders::Rules,
+    failures: &mut Vec<String>,
+) -> Result<Vec<Device>, EraseError> {
     let mut devices = Vec::new();
     for facts in machine.disks().map_err(EraseError::List)? {
-        if skip.skips(&candidate(&facts)) || facts.read_only {
-            tracing::info!(disk = facts.disk.name, "left alone: read-only or in skip_block_devices");
+        let name = &facts.disk.name;
+        if let Some(why) = left_alone(machine, &facts, skip) {
+            tracing::info!(disk = name, "left alone: {why}");
             continue;
         }
-        if look::is_virtual_media(&facts) {
-            tracing::info!(disk = facts.disk.name, "left alone: virtual media of the BMC");
-            continue;
-        }
-        if look::is_kept_array(machine, &facts.disk.name, &skip.volume_names) {
-            tracing::info!(disk = facts.disk.name, "left alone: an array in skip_block_devices");
-            continue;
-        }
-        if !keeps_arrays && look::is_array(&facts.disk.name) {
+        if !rules.keeps_arrays && look::is_array(name) {
             // A leftover: it goes with the first of its members.
             continue;
         }
-        match holders::take_down(machine, &facts.disk.name, rules) {
-            Ok(None) => {}
-            Ok(Some(array)) => {
-                tracing::info!(disk = facts.disk.name, "left alone: a member of {array}");
-                continue;
+        match holders::take_down(machine, name, rules) {
+            Ok(None) => {
+                let partitions = machine.partitions(name).map_err(EraseError::List)?;
+                devices.push(Device::disk(name, &partitions));
+                devices.extend(partitions.into_iter().map(Device::partition));
             }
+            Ok(Some(array)) => tracing::info!(disk = name, "left alone: a member of {array}"),
             Err(Held::Stop(error)) => return Err(error),
-            Err(Held::Busy(why)) => {
-                failures.push(format!("\"{}\": {why}", facts.disk.name));
-                continue;
-            }
+            Err(Held::Busy(why)) => failures.push(format!("\"{name}\": {why}")),
         }
-        let partitions = machine.partitions(&facts.disk.name).map_err(EraseError::List)?;
-        devices.push(Device::disk(&facts.disk.name, &partitions));
-        devices.extend(partitions.into_iter().map(Device::partition));
     }
     devices.sort_by(|a, b| b.name.cmp(&a.name));
+    Ok(devices)
+}
 
-    // Opened one at a time: a partition and its disk cannot be held exclusively together.
+/// Why nothing is done to a disk.
+fn left_alone(machine: &dyn Machine, facts: &DiskFacts, skip: &SkipList) -> Option<&'static str> {
+    if skip.skips(&candidate(facts)) || facts.read_only {
+        return Some("read-only or in skip_block_devices");
+    }
+    if look::is_virtual_media(facts) {
+        return Some("virtual media of the BMC");
+    }
+    look::is_kept_array(machine, &facts.disk.name, &skip.volume_names)
+        .then_some("an array in skip_block_devices")
+}
+
+/// Those that may be erased, by what is on them. Each is opened by itself: a partition and its disk cannot be held exclusively
+/// together.
+fn looked_at(
+    machine: &dyn Machine,
+    devices: Vec<Device>,
+    rules: holders::Rules,
+    failures: &mut Vec<String>,
+) -> Result<Vec<Device>, EraseError> {
     let mut erasable = Vec::new();
     for device in devices {
         match device.look(machine) {
-            Ok(Look::Protected(what)) if !insists => {
+            Ok(Look::Protected(what)) if !rules.insists => {
                 return Err(EraseError::Protected { what, device: device.name });
             }
-            Ok(Look::RaidMember) if keeps_arrays => {
+            Ok(Look::RaidMember) if rules.keeps_arrays => {
                 tracing::warn!(device = device.name, "left alone: a member of a software RAID array")
             }
             Ok(Look::VirtualFloppy) => {
@@ -164,19 +188,20 @@ pub fn erase_devices_metadata(machine: &dyn Machine, node: &Value) -> Result<Val
             Err(why) => failures.push(format!("\"{}\": {why}", device.name)),
         }
     }
-    for device in erasable {
-        let report = device.open(machine).and_then(|disk| metadata(disk.as_ref()).map_err(|e| chain(&e)));
-        match report {
-            Ok(report) => tracing::info!(device = device.name, found = ?report.found, "metadata erased"),
-            Err(why) => failures.push(format!("\"{}\": {why}", device.name)),
-        }
-        if device.is_disk
-            && let Err(e) = machine.reread_partitions(&device.name)
-        {
-            tracing::warn!(device = device.name, "the kernel keeps the old partitions: {}", chain(&e));
-        }
+    Ok(erasable)
+}
+
+fn erase(machine: &dyn Machine, device: &Device, failures: &mut Vec<String>) {
+    let report = device.open(machine).and_then(|disk| metadata(disk.as_ref()).map_err(|e| chain(&e)));
+    match report {
+        Ok(report) => tracing::info!(device = device.name, found = ?report.found, "metadata erased"),
+        Err(why) => failures.push(format!("\"{}\": {why}", device.name)),
     }
-    if failures.is_empty() { Ok(Value::Null) } else { Err(EraseError::Failed(failures.join("; "))) }
+    if device.is_disk
+        && let Err(e) = machine.reread_partitions(&device.name)
+    {
+        tracing::warn!(device = device.name, "the kernel keeps the old partitions: {}", chain(&e));
+    }
 }
 
 /// The two stretches that are blanked whole. On a small device they meet.
