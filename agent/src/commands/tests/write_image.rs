@@ -1,0 +1,169 @@
+//! Writing an image: what is done once, what is refused, and the real pipeline.
+
+use super::*;
+
+#[tokio::test]
+async fn an_image_that_is_already_there_is_not_written_again() {
+    let lab = lab(SmallMachine::with_disks(&[("/dev/sda", 8)]), Act::Succeed);
+    let said =
+        |result: &CommandResult| result.command_result.as_ref().unwrap()["deploy_result"]["result"].clone();
+    let first = lab.write(json!({"image_info": image_info()})).await;
+    assert_eq!(said(&first), "prepare_image: image (debian) written to device /dev/sda root_uuid=0x1234abcd");
+    let again = lab.write(json!({"image_info": image_info()})).await;
+    assert_eq!(
+        said(&again),
+        "prepare_image: image (debian) already present on device /dev/sda root_uuid=0x1234abcd"
+    );
+    assert_eq!(lab.orders.lock().unwrap().len(), 1);
+    // The same image with another config drive is another disk.
+    let drive = "H4sIAAAAAAAC/8tIzcnJBwCGphA2BQAAAA==";
+    let third = lab.write(json!({"image_info": image_info(), "configdrive": drive})).await;
+    assert_eq!(lab.orders.lock().unwrap().len(), 2, "{third:?}");
+    assert_eq!(lab.orders.lock().unwrap()[1].1, 5, "the drive was decoded");
+}
+
+#[tokio::test]
+async fn an_image_is_written_again_after_a_step_was_at_the_disk() {
+    let lab = lab(SmallMachine::with_disks(&[("/dev/sda", 8)]), Act::Succeed);
+    lab.write(json!({"image_info": image_info()})).await;
+    let step = json!({"interface": "deploy", "step": "inject_files",
+                      "args": {"files": [{"path": "/etc/motd", "content": "aGk="}]}});
+    let params = json!({"step": step, "node": {"uuid": "n"}, "ports": []});
+    let result = lab.run("deploy.execute_deploy_step", params).await;
+    assert_eq!(
+        failed(&result),
+        ("DeviceNotFound", "No partition found with path etc, scanned: no partition")
+    );
+    let uuids = lab.run("standby.get_partition_uuids", json!({})).await.command_result;
+    assert_eq!(uuids, Some(json!({"root uuid": "0x1234abcd"})), "the system is still there");
+    lab.write(json!({"image_info": image_info()})).await;
+    assert_eq!(lab.orders.lock().unwrap().len(), 2);
+    lab.write(json!({"image_info": image_info()})).await;
+    assert_eq!(lab.orders.lock().unwrap().len(), 2, "now it is the image's copy again");
+}
+
+#[tokio::test]
+async fn failures_carry_class_and_words() {
+    let none = lab(SmallMachine::with_disks(&[("/dev/sda", 2)]), Act::Succeed);
+    let result = none.write(json!({"image_info": image_info()})).await;
+    let (kind, details) = failed(&result);
+    assert_eq!(kind, "DeviceNotFound");
+    assert!(details.contains("/dev/sda") || details.contains("4294967296"), "{details}");
+
+    let reason = failure::IMAGE_CHECKSUM.with("Image failed to verify against checksum");
+    let broken = lab(SmallMachine::with_disks(&[("/dev/sda", 8)]), Act::Fail(reason));
+    let result = broken.write(json!({"image_info": image_info()})).await;
+    assert_eq!(failed(&result), ("ImageChecksumError", "Image failed to verify against checksum"));
+    assert_eq!(
+        broken.run("standby.get_partition_uuids", json!({})).await.command_result,
+        Some(json!({})),
+        "nothing was written"
+    );
+
+    let result = broken.write(json!({})).await;
+    assert_eq!(
+        failed(&result),
+        ("InvalidCommandParamsError", "the step write_image needs the argument 'image_info'")
+    );
+    let result = broken.write(json!({"image_info": image_info(), "configdrive": "@"})).await;
+    let (kind, details) = failed(&result);
+    assert!(kind == "DeploymentError" && details.contains("is not base64 encoded"), "{kind}: {details}");
+}
+
+/// 4 MiB with an MBR of one partition and a disk signature.
+fn raw_image() -> Vec<u8> {
+    let mut image = vec![0u8; 4 << 20];
+    image[440..444].copy_from_slice(&0xcafe_0001_u32.to_le_bytes());
+    image[446..462].copy_from_slice(&[0x80, 0, 2, 0, 0x83, 0, 0, 0, 0, 8, 0, 0, 0, 16, 0, 0]);
+    image[510..512].copy_from_slice(&[0x55, 0xaa]);
+    image[2 << 20..(2 << 20) + 5].copy_from_slice(b"hello");
+    image
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_real_pipeline_writes_what_the_step_asks_for_and_names_what_went_wrong() {
+    let image = raw_image();
+    let digest: String =
+        <sha2::Sha256 as sha2::Digest>::digest(&image).iter().map(|byte| format!("{byte:02x}")).collect();
+    let sums = format!("{digest}  disk.raw\n{}  other\n", "0".repeat(64)).into_bytes();
+    let server = crate::testing::serve_files(vec![("/disk.raw", image), ("/SHA256SUMS", sums)]).await;
+    let machine = Arc::new(SmallMachine::with_disks(&[("/dev/sda", 8), ("/dev/sdb", 6)]));
+    let context = Arc::new(context(machine.clone(), rooms::Pipeline));
+    let executor = Arc::new(Executor::new(context, Vec::new(), None, Arc::new(Notify::new())));
+    let write = async |info: Value| {
+        let step = json!({"interface": "deploy", "step": "write_image", "args": {"image_info": info}});
+        let node = json!({"uuid": "n", "properties": {"root_device": {"name": "/dev/sda"}}});
+        let params = json!({"step": step, "node": node, "ports": []});
+        executor.run("deploy.execute_deploy_step", params.as_object().cloned().unwrap(), true).await.unwrap()
+    };
+    let info = |path: &str, checksum: &str| json!({"id": "disk.raw", "urls": [format!("{server}{path}")], "disk_format": "raw", "checksum": checksum});
+
+    let result = write(info("/disk.raw", &"0".repeat(64))).await;
+    let (kind, details) = failed(&result);
+    assert_eq!(kind, "ImageChecksumError");
+    assert!(details.contains(&digest) && details.contains("blanked at both ends"), "{details}");
+
+    let result = write(info("/nosuch", &digest)).await;
+    let (kind, details) = failed(&result);
+    assert_eq!(kind, "ImageDownloadFatalError");
+    assert!(
+        details.starts_with("Download of image disk.raw failed: ") && details.contains("404"),
+        "{details}"
+    );
+
+    let result = write(info("/disk.raw", &format!("{server}/SHA256SUMS"))).await;
+    assert_eq!(result.command_status, CommandStatus::Succeeded, "{result:?}");
+    let text = &result.command_result.as_ref().unwrap()["deploy_result"]["result"];
+    assert_eq!(text, "prepare_image: image (disk.raw) written to device /dev/sda root_uuid=0xcafe0001");
+    let disk: &dyn crate::platform::block::BlockDevice = machine.disks[0].as_ref();
+    let place = ferric_common::units::DiskOffset(2 << 20);
+    let bytes = crate::disk::aligned::read(disk, place, ferric_common::units::ByteCount(5)).unwrap();
+    assert_eq!(bytes, b"hello");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn md5_needs_leave_in_whatever_field_it_comes() {
+    let image = raw_image();
+    let digest: String =
+        <md5::Md5 as md5::Digest>::digest(&image).iter().map(|byte| format!("{byte:02x}")).collect();
+    let sums = format!("{digest}  disk.raw\n").into_bytes();
+    let server = crate::testing::serve_files(vec![("/disk.raw", image), ("/MD5SUMS", sums)]).await;
+    let url = format!("{server}/disk.raw");
+    for value in [digest.clone(), format!("{server}/MD5SUMS")] {
+        for allowed in [false, true] {
+            let machine = Arc::new(SmallMachine::with_disks(&[("/dev/sda", 8)]));
+            let mut context = context(machine.clone(), rooms::Pipeline);
+            context.rules.md5 = allowed;
+            let executor =
+                Arc::new(Executor::new(Arc::new(context), Vec::new(), None, Arc::new(Notify::new())));
+            let info = json!({"id": "disk.raw", "urls": [url], "disk_format": "raw", "checksum": value});
+            let step = json!({"interface": "deploy", "step": "write_image", "args": {"image_info": info}});
+            let params = json!({"step": step, "node": {"uuid": "n"}, "ports": []});
+            let params = params.as_object().cloned().unwrap();
+            let result = executor.run("deploy.execute_deploy_step", params, true).await.unwrap();
+            if allowed {
+                assert_eq!(result.command_status, CommandStatus::Succeeded, "{result:?}");
+            } else {
+                assert_eq!(failed(&result), ("InvalidCommandParamsError", image_info::MD5_REFUSED));
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_array_that_a_bios_could_not_boot_from_is_refused_before_anything_is_written() {
+    for (boot_mode, refused) in [("bios", true), ("uefi", false)] {
+        let machine = SmallMachine { boot_mode, ..SmallMachine::with_disks(&[("/dev/md0", 8)]) };
+        let lab = lab(machine, Act::Succeed);
+        let result = lab.write(json!({"image_info": image_info()})).await;
+        assert_eq!(result.command_status == CommandStatus::Failed, refused, "{result:?}");
+        if refused {
+            let (kind, details) = failed(&result);
+            assert!(
+                kind == "InvalidImage" && details.contains("/dev/md0, from which a BIOS cannot boot"),
+                "{details}"
+            );
+        }
+        assert_eq!(lab.orders.lock().unwrap().is_empty(), refused, "{boot_mode}");
+    }
+}
