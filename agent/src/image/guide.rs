@@ -11,7 +11,7 @@ use super::map::{self, Map, Piece};
 use super::proofs::Proofs;
 use super::route::{Found, Router};
 use super::{ImageError, Source, tables};
-use ferric_common::formats::qcow2::{Compression, Header, Planner, Step};
+use ferric_common::formats::qcow2::{Compression, Header, Planner, Snapshots, Step};
 use ferric_common::units::ByteCount;
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -26,6 +26,8 @@ pub struct Guide {
     header: Header,
     length: u64,
     router: Router,
+    /// Looked over before the first write where ranges work or the table is in the file's start, else as it passes.
+    snapshots: Snapshots,
     way: Way,
 }
 
@@ -57,6 +59,13 @@ impl Guide {
         let head = source.start().len().min(CHUNK).min(header.cluster_size() as usize);
         let start = source.start().get(..head).unwrap_or_default().to_vec();
         proofs.see(0..head as u64, &start, source.name())?;
+        let mut snapshots = Snapshots::new(&header, length);
+        snapshots.pass(0, source.start())?;
+        while let Some(range) = snapshots.need().filter(|_| source.has_ranges()) {
+            let bytes = source.fetch(range.clone())?;
+            snapshots.pass(range.start, &bytes)?;
+            proofs.see(range, &bytes, source.name())?;
+        }
         let mut map = Map::new(header.virtual_size().0);
         tables::walk(&header, length, source, &mut map, &mut proofs)?;
         if map.pieces_until() < u64::MAX && !source.has_ranges() {
@@ -67,7 +76,7 @@ impl Guide {
         let (pieces_until, gaps_until) = (map.pieces_until(), map.gaps_until());
         let router = Router::new(map.take_pieces());
         let way = Way::Mapped { proofs, first_gaps: map.take_gaps(), pieces_until, gaps_until };
-        Ok(Guide { header, length, router, way })
+        Ok(Guide { header, length, router, snapshots, way })
     }
 
     /// Takes the tables from the stream as it passes. An L1 table that lies behind the file's start (as growing an image
@@ -77,6 +86,8 @@ impl Guide {
     /// Those of reading the L1 table.
     pub fn following(header: Header, length: u64, source: &mut Source) -> Result<Guide, ImageError> {
         let l1 = header.l1();
+        let mut snapshots = Snapshots::new(&header, length);
+        snapshots.pass(0, source.start())?;
         let mut proofs = Proofs::default();
         let mut known = Vec::new();
         // Writers put it among the first clusters.
@@ -100,7 +111,7 @@ impl Guide {
             ended: false,
         };
         let (router, way) = (Router::new(Vec::new()), Way::Following(Box::new(follower)));
-        Ok(Guide { header, length, router, way })
+        Ok(Guide { header, length, router, snapshots, way })
     }
 
     /// Chunks by which a follower deals out later than it reads: a cluster that was begun before its table, and the table.
@@ -163,7 +174,8 @@ impl Guide {
         source: &mut Source,
         sink: &mut dyn FnMut(Found),
     ) -> Result<(), ImageError> {
-        let Guide { header, length, router, way } = self;
+        let Guide { header, length, router, snapshots, way } = self;
+        snapshots.pass(chunk.offset, chunk.bytes())?;
         match way {
             Way::Mapped { proofs, first_gaps, pieces_until, gaps_until } => {
                 // From the disk's end, where most of it is empty and no data is written meanwhile.
@@ -193,7 +205,7 @@ impl Guide {
     /// # Errors
     /// As [`Guide::pass`]; pieces that never came.
     pub fn finish(&mut self, source: &mut Source, sink: &mut dyn FnMut(Found)) -> Result<(), ImageError> {
-        let Guide { header, length, router, way } = self;
+        let Guide { header, length, router, way, .. } = self;
         match way {
             Way::Mapped { proofs, gaps_until, .. } => {
                 while *gaps_until < u64::MAX {

@@ -1,7 +1,7 @@
-//! Headers and tables of qcow2: a walk through them in both ways shows the same disk, inside the file.
+//! Headers and tables of qcow2: a walk through them in both ways shows the same disk, inside the file, or the same fault.
 #![no_main]
 
-use ferric_common::formats::qcow2::{Extent, ExtentKind, Header, Planner, Step};
+use ferric_common::formats::qcow2::{Extent, ExtentKind, Header, Planner, Snapshots, Step};
 use libfuzzer_sys::fuzz_target;
 
 /// Extents after which a walk is stopped.
@@ -10,6 +10,7 @@ const MOST: usize = 20_000;
 fuzz_target!(|data: &[u8]| {
     let length = data.len() as u64;
     let Ok(header) = Header::parse(&data[..data.len().min(1 << 16)], length) else { return };
+    snapshots(data, &header);
     let one = walk(data, &header, Planner::new(&header, length));
     let other = walk(data, &header, Planner::following(&header, length));
     match (one, other) {
@@ -17,6 +18,24 @@ fuzz_target!(|data: &[u8]| {
         (one, other) => assert_eq!(one.is_some(), other.is_some()),
     }
 });
+
+/// The snapshot table: by what is asked for, and by all that passes.
+fn snapshots(data: &[u8], header: &Header) {
+    let length = data.len() as u64;
+    let mut asked = Snapshots::new(header, length);
+    let mut ended = Ok(());
+    while let (Some(range), Ok(())) = (asked.need(), &ended) {
+        assert!(range.start < range.end && range.end - range.start <= 1 << 20);
+        ended = asked.pass(range.start, &data[range.start as usize..range.end as usize]);
+    }
+    for size in [7, 4096] {
+        let mut passed = Snapshots::new(header, length);
+        let mut pieces = (0..).zip(data.chunks(size));
+        let seen = pieces.try_for_each(|(nth, piece)| passed.pass((nth * size) as u64, piece));
+        assert_eq!(seen, ended);
+        assert!(ended.is_err() || passed.need().is_none());
+    }
+}
 
 /// The extents of the disk; `None` where the image is refused.
 fn walk(file: &[u8], header: &Header, mut planner: Planner) -> Option<Vec<Extent>> {

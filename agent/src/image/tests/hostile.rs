@@ -1,5 +1,6 @@
 //! Broken and malicious images: refused in words, never a panic, and never taken for something that qemu-img does not read.
 
+use super::server::{Answer, Server};
 use super::*;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -224,6 +225,45 @@ fn broken_subclusters_and_old_zero_flags_are_refused() {
     let mut old = qcow2(&raw, &["-o", "compat=0.10"]);
     patch(&mut old, &[(L2(0), U64(0x5_0001))]);
     refused("zero flag in version 2", &old, "has reserved bits 0x1 set");
+}
+
+/// A snapshot table lies behind the data. Where the server has ranges it is looked over first, for one request; where it has none, as
+/// it passes, and the image is still sent once.
+#[test]
+fn a_broken_snapshot_table_is_refused_before_the_first_write_where_that_can_be() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("img");
+    std::fs::write(&image, good()).unwrap();
+    let plain = std::fs::read(&image).unwrap();
+    for name in ["one", "two"] {
+        qemu_ok("qemu-img", &["snapshot", "-c", name, "img"], folder.path());
+    }
+    let file = std::fs::read(&image).unwrap();
+    let table = be64(&file, 64) as usize;
+    assert!(table > 1 << 20, "it would be in the file's start");
+    let mut broken = file.clone();
+    patch(&mut broken, &[(H(table + 36), U32(1025))]);
+
+    let run = |file: &[u8], answer: Answer| {
+        let server = Server::new(file, [], answer);
+        let (result, disk) = write(&ask(&server.url(), ImageFormat::Qcow2, file), MemDisk::new(16 << 20));
+        (words(&result), disk, server)
+    };
+    let expected = "snapshot 1 of the image has 1025 bytes of extra data, expected at most 1024";
+    let (said, disk, _) = run(&broken, Answer::default());
+    assert!(said.contains(expected), "{said}");
+    assert_eq!(left(&disk.content(), b"never"), Left::Untouched);
+    let (said, disk, _) = run(&broken, Answer::no_ranges());
+    assert!(said.contains(expected), "{said}");
+    assert_eq!(left(&disk.content(), b"never"), Left::Blank);
+
+    let (said, _, server) = run(&file, Answer::no_ranges());
+    assert_eq!((said.as_str(), server.sent()), ("complete", file.len() as u64));
+    let (said, _, with) = run(&file, Answer::default());
+    assert_eq!(said, "complete");
+    let (_, _, without) = run(&plain, Answer::default());
+    // The snapshots' own clusters make the file longer; its tables are asked for as before.
+    assert_eq!(with.seen().len(), without.seen().len() + 1);
 }
 
 #[test]

@@ -57,6 +57,12 @@ pub enum Qcow2Error {
     RefcountTableSize { clusters: u32, cluster: u64 },
     #[error("the image has {found} snapshots, expected at most 65536")]
     Snapshots { found: u32 },
+    #[error("snapshot {number} of the image has {found} bytes of extra data, expected at most 1024")]
+    SnapshotExtra { number: u32, found: u32 },
+    #[error(
+        "the snapshot table is longer than {most} bytes at its entry {number}; delete snapshots with qemu-img snapshot -d"
+    )]
+    SnapshotTable { most: u64, number: u32 },
     #[error("the L1 table has {entries} entries, but a disk of {size} bytes needs {needed}")]
     L1Small { entries: u32, needed: u64, size: u64 },
     #[error("the L1 table has {entries} entries, expected at most 4194304 (32 MiB)")]

@@ -44,6 +44,9 @@ pub struct Header {
     pub(super) l1_length: u64,
     pub(super) refcount_offset: u64,
     pub(super) refcount_length: u64,
+    /// Internal snapshots, and where their table is.
+    pub(super) snapshots: u32,
+    pub(super) snapshots_offset: u64,
     pub(super) extended_l2: bool,
     dirty: bool,
     compression: Compression,
@@ -110,8 +113,9 @@ impl Header {
         if snapshots > SNAPSHOTS {
             return Err(Qcow2Error::Snapshots { found: snapshots });
         }
+        let snapshots_offset = u64_at(64)?;
         if snapshots > 0 {
-            place("snapshot table", u64_at(64)?, 1, cluster, file_length)?;
+            place("snapshot table", snapshots_offset, 1, cluster, file_length)?;
         }
 
         let extended_l2 = features.incompatible & EXTENDED_L2 != 0;
@@ -145,6 +149,8 @@ impl Header {
             l1_length,
             refcount_offset,
             refcount_length,
+            snapshots,
+            snapshots_offset,
             extended_l2,
             dirty: features.incompatible & DIRTY != 0,
             compression: if features.compression == 1 { Compression::Zstd } else { Compression::Zlib },
@@ -175,6 +181,28 @@ impl Header {
     /// L2 tables that the disk may have.
     pub fn tables(&self) -> u64 {
         self.l1_needed
+    }
+
+    /// Refuses a table that lies on one whose place the header gives.
+    pub(super) fn on_table(&self, table: &'static str, offset: u64, length: u64) -> Result<(), Qcow2Error> {
+        match self.table_at(offset, length) {
+            Some(other) => Err(Qcow2Error::TableOnTable { table, offset, other }),
+            None => Ok(()),
+        }
+    }
+
+    /// The table whose place the header gives and that the bytes lie on, if any.
+    pub(super) fn table_at(&self, offset: u64, length: u64) -> Option<&'static str> {
+        [
+            ("header", 0, self.cluster_size()),
+            ("L1 table", self.l1_offset, self.l1_length),
+            ("refcount table", self.refcount_offset, self.refcount_length),
+        ]
+        .into_iter()
+        .find(|&(_, start, size)| {
+            offset < start.saturating_add(size) && start < offset.saturating_add(length)
+        })
+        .map(|(name, ..)| name)
     }
 
     /// 2 or 3.

@@ -5,17 +5,20 @@
 //! decompresses: whoever drives them reads the bytes asked for, copies plain extents and inflates compressed ones.
 //! What is not handed out reads as zeros and must be made zeros, so that old content never shows through.
 //!
-//! Left aside: refcounts, snapshot tables and bitmaps. Reading the active content needs none of them, so they are never
-//! read; only the places the header gives for them are checked. Specification: QEMU's `docs/interop/qcow2`.
+//! Left aside: refcounts and bitmaps. Reading the active content needs neither, so they are never read; only the places
+//! the header gives for them are checked. Nor does it need snapshots: [`Snapshots`] only looks over their table.
+//! Specification: QEMU's `docs/interop/qcow2`.
 
 mod entry;
 mod error;
 mod header;
 mod planner;
+mod snapshots;
 
 pub use error::Qcow2Error;
 pub use header::{Compression, Header};
 pub use planner::{Extent, ExtentKind, Planner, Step};
+pub use snapshots::Snapshots;
 
 /// The big-endian number of four bytes at `at`, or `None` past the end.
 fn be32(bytes: &[u8], at: usize) -> Option<u32> {

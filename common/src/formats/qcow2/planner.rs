@@ -216,9 +216,7 @@ impl Planner {
             let offset = entry::l1(u64::from_be_bytes(*word), guest)?;
             if offset != 0 {
                 place("L2 table", offset, cluster, cluster, self.file_length)?;
-                if let Some(other) = self.fixed_table(offset, cluster) {
-                    return Err(Qcow2Error::TableOnTable { table: "L2 table", offset, other });
-                }
+                self.header.on_table("L2 table", offset, cluster)?;
                 if self.mark_table(offset) {
                     return Err(Qcow2Error::SharedL2 { offset, guest });
                 }
@@ -321,7 +319,8 @@ impl Planner {
 
     fn check_free(&self, guest: u64, host: u64, length: u64) -> Result<(), Qcow2Error> {
         let other = self
-            .fixed_table(host, length)
+            .header
+            .table_at(host, length)
             .or_else(|| self.is_table(host).then_some("L2 table of the active disk"));
         match other {
             Some(other) => Err(Qcow2Error::DataOnTable { guest, offset: host, other }),
@@ -360,21 +359,6 @@ impl Planner {
             Some(run) => Ok(sink(run)),
             None => Ok(true),
         }
-    }
-
-    /// The table of known place that the bytes lie on, if any.
-    fn fixed_table(&self, offset: u64, length: u64) -> Option<&'static str> {
-        let h = &self.header;
-        [
-            ("header", 0, h.cluster_size()),
-            ("L1 table", h.l1_offset, h.l1_length),
-            ("refcount table", h.refcount_offset, h.refcount_length),
-        ]
-        .into_iter()
-        .find(|&(_, start, size)| {
-            offset < start.saturating_add(size) && start < offset.saturating_add(length)
-        })
-        .map(|(name, ..)| name)
     }
 
     fn table_bit(&self, offset: u64) -> (usize, u64) {

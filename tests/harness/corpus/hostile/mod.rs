@@ -3,6 +3,7 @@
 mod containers;
 mod header;
 mod packed;
+mod snapshots;
 mod streams;
 mod tables;
 mod truncated;
@@ -43,8 +44,15 @@ pub const DISK: u64 = 8 << 20;
 
 /// Every image that must be refused.
 pub fn all() -> Vec<Hostile> {
-    let rooms =
-        [header::all(), tables::all(), streams::all(), containers::all(), packed::all(), truncated::all()];
+    let rooms = [
+        header::all(),
+        tables::all(),
+        snapshots::all(),
+        streams::all(),
+        containers::all(),
+        packed::all(),
+        truncated::all(),
+    ];
     rooms.into_iter().flatten().collect()
 }
 
