@@ -271,7 +271,11 @@ fn connect(url: &Url, timeouts: &Timeouts) -> Result<TcpStream, Broken> {
 
 #[cfg(test)]
 mod tests {
-    use super::{WAKE, gathered};
+    use super::*;
+    use std::io::{BufRead, BufReader};
+    use std::net::{SocketAddr, TcpListener};
+    use std::sync::mpsc::{Receiver, channel};
+    use std::thread::{self, JoinHandle};
 
     #[test]
     fn the_end_of_a_body_is_never_waited_for_whole() {
@@ -283,6 +287,54 @@ mod tests {
             (57_629, 57_629, 1),
         ] {
             assert_eq!(gathered(left, room), bytes, "{left} left, room for {room}");
+        }
+    }
+
+    /// Bytes at the end of a body that a corked server holds back.
+    const HELD: usize = 100;
+
+    /// A server that sends the last bytes of its body when those before them were taken, as one does whose kernel gathers small
+    /// packets (Nagle's algorithm, TCP_CORK). Says in the end whether they were; if not, it closes after ten seconds.
+    fn corked(length: usize, were_taken: Receiver<()>) -> (SocketAddr, JoinHandle<bool>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let serve = move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let lines = BufReader::new(&stream).lines();
+            assert!(lines.map_while(Result::ok).any(|line| line.is_empty()), "no request came");
+            let body = vec![7; length];
+            let (first, held) = body.split_at(length - HELD);
+            write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n").unwrap();
+            stream.write_all(first).unwrap();
+            let in_time = were_taken.recv_timeout(Duration::from_secs(10)).is_ok();
+            in_time && stream.write_all(held).is_ok()
+        };
+        (address, thread::spawn(serve))
+    }
+
+    /// A small answer, and one in whose middle the kernel gathers.
+    #[test]
+    fn what_came_is_taken_while_a_corked_server_holds_back_the_rest() {
+        for length in [57_629, 3 * WAKE as usize] {
+            let (taken, were_taken) = channel();
+            let (address, server) = corked(length, were_taken);
+            let url = Url::parse(&format!("http://{address}/image")).unwrap();
+            let (tls, cancel) = (crate::image::tests::no_trust(), CancelFlag::default());
+            let opened = Connection::open(&url, None, &tls, &Timeouts::default(), &cancel);
+            let mut connection = opened.unwrap_or_else(|broken| panic!("{broken:?}"));
+            connection.ask("GET /image HTTP/1.1\r\n\r\n").unwrap();
+            // Without ticks, a read that waits for more than there is waits for good.
+            connection.line.stream.tcp().set_read_timeout(None).unwrap();
+            let (mut room, mut got, mut most) = (vec![0; 1 << 20], 0, 0);
+            while let Ok(count @ 1..) = connection.read(&mut room) {
+                got += count;
+                most = most.max(connection.line.wake);
+                if got == length - HELD {
+                    taken.send(()).unwrap();
+                }
+            }
+            assert!(server.join().unwrap(), "{got} of {length} bytes were taken before the server closed");
+            assert_eq!((got, most), (length, gathered(length as u64, 1 << 20)));
         }
     }
 }

@@ -55,7 +55,7 @@ fn digest(bytes: &[u8]) -> Digest {
     Digest { algorithm: DigestAlgorithm::Sha256, bytes: Sha256::digest(bytes).to_vec() }
 }
 
-fn no_trust() -> Arc<rustls::ClientConfig> {
+pub(super) fn no_trust() -> Arc<rustls::ClientConfig> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     Arc::new(builder.unwrap().with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth())
