@@ -305,21 +305,20 @@ impl Agent {
             ends: None,
             error: None,
         };
-        let version = json!({"generic_hardware_manager": "1.2"});
-        let of = |interface: &str, name: &str, priority: u32| json!({"step": name, "interface": interface, "priority": priority, "reboot_requested": false});
-        let step = |name: &str, priority: u32| of("deploy", name, priority);
+        if !(answers(name, &mut command) || self.does(name, params, &mut command)) {
+            let text = format!("Unknown command: {name}");
+            return (400, json!({"faultcode": "Client", "faultstring": text}));
+        }
+        let answer = command.result.clone();
+        self.commands.lock().unwrap().push(command);
+        (200, answer)
+    }
+
+    /// Whether it is something that takes its time; begins it.
+    fn does(&self, name: &str, params: &Value, command: &mut Command) -> bool {
         match name {
-            "deploy.get_deploy_steps" => {
-                command.result["command_result"] = json!({"hardware_manager_version": version,
-                    "deploy_steps": {"GenericHardwareManager": [step("write_image", 0)]}});
-            }
-            "clean.get_clean_steps" => {
-                command.result["command_result"] = json!({"hardware_manager_version": version,
-                    "clean_steps": {"GenericHardwareManager": [step("erase_devices", 10), step("erase_devices_metadata", 99),
-                        of("raid", "delete_configuration", 0), of("raid", "create_configuration", 0)]}});
-            }
             "deploy.execute_deploy_step" => {
-                assert_eq!(params["deploy_version"], version);
+                assert_eq!(params["deploy_version"], version());
                 assert_eq!(params["step"]["step"], "write_image");
                 self.story.writes.lock().unwrap().push(params["step"]["args"].clone());
                 command.ends = Some(Instant::now() + self.behaviour.write_time);
@@ -331,7 +330,7 @@ impl Agent {
                     "bytes_total": 1000, "bytes_written": 400, "rate": 100, "seconds": 5}});
             }
             "clean.execute_clean_step" => {
-                assert_eq!(params["clean_version"], version);
+                assert_eq!(params["clean_version"], version());
                 let info = &params["node"]["driver_internal_info"];
                 assert_eq!(
                     (&info["disk_erasure_concurrency"], &info["agent_erase_devices_zeroize"]),
@@ -355,9 +354,6 @@ impl Agent {
                 command.error = self.behaviour.boot_error.clone();
                 command.result["command_status"] = json!("RUNNING");
             }
-            "standby.get_partition_uuids" => {
-                command.result["command_result"] = json!({"root uuid": "0x1234abcd"});
-            }
             "standby.power_off" => {
                 // It never ends as far as anybody hears of it, and lets no other command in.
                 command.ends = Some(Instant::now() + Duration::from_secs(3600));
@@ -373,20 +369,31 @@ impl Agent {
                     }
                 });
             }
-            "log.collect_system_logs" => {
-                command.result["command_result"] = json!({"system_logs": "H4sIAAAAAAAA"});
-            }
-            other => {
-                return (
-                    400,
-                    json!({"faultcode": "Client", "faultstring": format!("Unknown command: {other}")}),
-                );
-            }
+            _ => return false,
         }
-        let answer = command.result.clone();
-        self.commands.lock().unwrap().push(command);
-        (200, answer)
+        true
     }
+}
+
+fn version() -> Value {
+    json!({"generic_hardware_manager": "1.2"})
+}
+
+/// Whether it is a question that is answered at once; answers it.
+fn answers(name: &str, command: &mut Command) -> bool {
+    let of = |interface: &str, name: &str, priority: u32| json!({"step": name, "interface": interface, "priority": priority, "reboot_requested": false});
+    let step = |name: &str, priority: u32| of("deploy", name, priority);
+    command.result["command_result"] = match name {
+        "deploy.get_deploy_steps" => json!({"hardware_manager_version": version(),
+                    "deploy_steps": {"GenericHardwareManager": [step("write_image", 0)]}}),
+        "clean.get_clean_steps" => json!({"hardware_manager_version": version(),
+                    "clean_steps": {"GenericHardwareManager": [step("erase_devices", 10), step("erase_devices_metadata", 99),
+                        of("raid", "delete_configuration", 0), of("raid", "create_configuration", 0)]}}),
+        "standby.get_partition_uuids" => json!({"root uuid": "0x1234abcd"}),
+        "log.collect_system_logs" => json!({"system_logs": "H4sIAAAAAAAA"}),
+        _ => return false,
+    };
+    true
 }
 
 /// What the real one answers to a configuration: itself, or nothing where no disk of it is for software RAID.
