@@ -97,6 +97,11 @@ impl Disk {
         }
     }
 
+    /// Seconds in which the disk zeroes itself as a whole. Nothing of its old data is left.
+    pub fn zeroed_alone(&self) -> Result<f64> {
+        zero(&self.current.as_ref().context("no disk")?.direct()?, self.size)
+    }
+
     /// Whether the disk reads as the image says.
     ///
     /// # Errors
@@ -139,12 +144,7 @@ impl Disk {
         let start = Instant::now();
         floor.throttle.held(|| fill(&file, bytes))?;
         let rate = bytes as f64 / start.elapsed().as_secs_f64();
-        let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-        let start = Instant::now();
-        floor
-            .throttle
-            .held(|| fallocate(&file, flags, 0, i64::try_from(bytes)?).context("zeroing a range"))?;
-        let zeroed = bytes as f64 / start.elapsed().as_secs_f64();
+        let zeroed = bytes as f64 / floor.throttle.held(|| zero(&file, bytes))?;
         let (rate, zeroed, wanted) = (rate / MIB as f64, zeroed / MIB as f64, floor.rate as f64 / MIB as f64);
         ensure!(
             (0.9..1.1).contains(&(rate / wanted)),
@@ -153,6 +153,15 @@ impl Disk {
         ensure!(zeroed > 10.0 * wanted, "zeroing goes at {zeroed:.0} MiB/s, as if it were written");
         Ok(format!("writes held to {rate:.0} MiB/s, zeroing by the disk {zeroed:.0} MiB/s"))
     }
+}
+
+/// Has the disk zero its first bytes, in one call. Returns the seconds that it took.
+fn zero(disk: &File, bytes: u64) -> Result<f64> {
+    let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+    let start = Instant::now();
+    fallocate(disk, flags, 0, i64::try_from(bytes)?).context("zeroing a range")?;
+    disk.sync_all().context("flushing what was zeroed")?;
+    Ok(start.elapsed().as_secs_f64())
 }
 
 /// Writes old data over the disk; over parts of one that is too big for memory. By two threads, as this takes longer

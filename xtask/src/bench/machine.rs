@@ -25,6 +25,23 @@ pub fn describe() -> Result<Vec<String>> {
     ])
 }
 
+/// Seconds of processor that all cores together were busy since the machine started.
+pub fn busy() -> Result<f64> {
+    let stat = fs::read_to_string("/proc/stat").context("reading /proc/stat")?;
+    let ticks = busy_ticks(&stat).context("/proc/stat does not say how long the processors were busy")?;
+    // USER_HZ, which is 100 on every Linux of this processor.
+    Ok(ticks as f64 / 100.0)
+}
+
+/// The first line of `/proc/stat` without idle, waiting and what guests used, which is counted as the user's already.
+fn busy_ticks(stat: &str) -> Option<u64> {
+    let mut numbers = stat.lines().next()?.strip_prefix("cpu ")?.split_whitespace().map(str::parse::<u64>);
+    let mut next = || numbers.next()?.ok();
+    let (user, nice, system, _idle, _waiting) = (next()?, next()?, next()?, next()?, next()?);
+    let (interrupts, soft) = (next()?, next()?);
+    Some(user + nice + system + interrupts + soft)
+}
+
 fn model(cpuinfo: &str) -> &str {
     let line = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
     line.map_or("an unknown processor", |(_, name)| name)
@@ -55,5 +72,13 @@ mod tests {
         assert_eq!(model(text), "AMD EPYC 7B13");
         assert_eq!(extensions(text), "sha_ni avx2");
         assert_eq!(extensions(""), "none");
+    }
+
+    #[test]
+    fn time_that_was_idle_or_stolen_is_not_busy() {
+        let text = "cpu  100 20 30 4000 500 6 7 80 9 9\ncpu0 1 1 1 1 1 1 1 1 1 1\n";
+        assert_eq!(busy_ticks(text), Some(163));
+        assert_eq!(busy_ticks("cpu  100 20"), None);
+        assert!(busy().unwrap() > 0.0);
     }
 }

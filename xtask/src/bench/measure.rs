@@ -1,7 +1,7 @@
 //! Runs programs joined by pipes and says what they took: time until the disk is flushed, processor, memory, writes.
 
 use super::disk::Disk;
-use super::server;
+use super::{machine, server};
 use anyhow::{Context, Result};
 use ferric_tests::process::die_with_us;
 use nix::sys::resource::{UsageWho, getrusage};
@@ -56,6 +56,8 @@ pub struct Run {
     pub wall: f64,
     /// Seconds of processor, of all processes and of the flush.
     pub cpu: f64,
+    /// Seconds of processor that the whole machine was busy meanwhile: the server, the disk and the network too.
+    pub busy: f64,
     /// Most memory resident at one time, summed over the processes, in MiB.
     pub resident: f64,
     /// Most of the image that lay in the memory disk, in MiB.
@@ -78,6 +80,7 @@ pub struct Run {
 pub fn run(programs: &[Program], disk: &Disk, staging: &Path, limit: Duration) -> Result<Run> {
     let logs = tempfile::tempdir()?;
     let (counted, carried) = (disk.counted()?, server::carried()?);
+    let busy = machine::busy()?;
     let cpu = cpu_seconds(UsageWho::RUSAGE_CHILDREN)?;
     let start = Instant::now();
     let mut children = disk.paced(|| start_all(programs, logs.path()))?;
@@ -95,6 +98,7 @@ pub fn run(programs: &[Program], disk: &Disk, staging: &Path, limit: Duration) -
     let flush = cpu_seconds(UsageWho::RUSAGE_THREAD)?;
     disk.flush()?;
     let wall = start.elapsed().as_secs_f64();
+    let busy = machine::busy()? - busy;
     let flush = cpu_seconds(UsageWho::RUSAGE_THREAD)? - flush;
     let mut outcome = Outcome::Done;
     for (nth, child) in children.iter_mut().enumerate() {
@@ -113,6 +117,7 @@ pub fn run(programs: &[Program], disk: &Disk, staging: &Path, limit: Duration) -
         outcome,
         wall,
         cpu: cpu_seconds(UsageWho::RUSAGE_CHILDREN)? - cpu + flush,
+        busy,
         resident: mib(watched.resident),
         staged: mib(watched.staged),
         written: mib(written?),

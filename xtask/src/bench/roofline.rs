@@ -1,9 +1,10 @@
 //! What this machine allows at best: for each resource the time that an image needs of it, by the rates of the parts.
 
-use super::cases::{Case, Line};
+use super::cases::Line;
 use super::disk::{self, Pace};
-use super::images::{MIB, Made, Picture};
+use super::images::{MIB, Picture};
 use super::server::gigabit_payload;
+use super::table::Row;
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
 
@@ -63,20 +64,21 @@ struct Step {
     cpu: f64,
 }
 
-/// Each resource's floor for the image with this hash (`sha256`, `sha512`), on so many cores.
-pub fn floors(case: &Case, image: &Made, hash: &str, rates: &Rates, cores: usize) -> Floors {
+/// Each resource's floor for the row's image with this hash (`sha256`, `sha512`), on so many cores.
+pub fn floors(row: &Row, hash: &str, rates: &Rates, cores: usize) -> Floors {
     let mut floors = BTreeMap::new();
     let mut cpu = 0.0;
-    for step in steps(case, image, hash, rates) {
+    for step in steps(row, hash, rates) {
         *floors.entry(step.resource).or_insert(0.0) += step.mib / step.rate.max(1e-9);
         cpu += step.mib / 1024.0 * step.cpu;
     }
-    cpu += image.bytes as f64 / (MIB * 1024) as f64 * rates.server;
+    cpu += row.image.bytes as f64 / (MIB * 1024) as f64 * rates.server;
     floors.insert("processor", cpu / cores as f64);
     Floors(floors)
 }
 
-fn steps(case: &Case, image: &Made, hash: &str, rates: &Rates) -> Vec<Step> {
+fn steps(row: &Row, hash: &str, rates: &Rates) -> Vec<Step> {
+    let (case, image) = (&row.case, &row.image);
     let file = image.bytes as f64 / MIB as f64;
     let data = image.data_bytes as f64 / MIB as f64;
     let all = image.virtual_bytes as f64 / MIB as f64;
@@ -114,7 +116,10 @@ fn steps(case: &Case, image: &Made, hash: &str, rates: &Rates) -> Vec<Step> {
             step("disk", data, written);
             // Only where old data lies is there anything to do.
             let filled = disk::memory_for(image.virtual_bytes, case.pace).unwrap_or(0) as f64 / MIB as f64;
-            step("disk", (all - data).min(filled), rates.find("zeroed by the disk"));
+            let zeros = (all - data).min(filled);
+            // All of the measured seconds are one kernel thread's.
+            let alone = row.zeroing.map(|seconds| (zeros / seconds, seconds * 1024.0 / zeros));
+            step("disk", zeros, alone.or_else(|| rates.find("zeroed by the disk")));
         }
         Pace::Held(rate) => step("disk", data, written.map(|(_, cpu)| (rate as f64 / MIB as f64, cpu))),
     }
@@ -123,7 +128,8 @@ fn steps(case: &Case, image: &Made, hash: &str, rates: &Rates) -> Vec<Step> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::cases::CASES;
+    use super::super::cases::{CASES, Who};
+    use super::super::images::Made;
     use super::*;
 
     fn rates() -> Rates {
@@ -143,6 +149,10 @@ mod tests {
     }
 
     fn floors_of(name: &str, picture: Picture) -> Floors {
+        floors(&row(name, picture), "sha256", &rates(), 2)
+    }
+
+    fn row(name: &str, picture: Picture) -> Row {
         let case = CASES.iter().find(|case| case.name == name).unwrap();
         let image = Made {
             picture,
@@ -153,7 +163,7 @@ mod tests {
             sha256: String::new(),
             sha512: String::new(),
         };
-        floors(case, &image, "sha256", &rates(), 2)
+        Row { case: *case, who: Who::Ours, image, runs: vec![], left_out: None, note: None, zeroing: None }
     }
 
     fn near(floors: &Floors, name: &str, seconds: f64) {
@@ -179,6 +189,19 @@ mod tests {
         near(&floors_of("zlib-500MiB/s-disk", Picture::Zlib), "disk", 4.0);
         near(&floors_of("scatter", Picture::Scatter), "disk", 2000.0 / 800.0 + 1.0);
         assert_eq!(floors_of("plain", Picture::Plain).0.get("decompression"), None);
+    }
+
+    #[test]
+    fn a_disk_whose_zeroing_was_measured_needs_no_rate_for_it() {
+        let mut row = row("empty100g", Picture::Empty100g);
+        let usual = floors(&row, "sha256", &rates(), 2);
+        row.zeroing = Some(3.0);
+        let measured = floors(&row, "sha256", &rates(), 2);
+        near(&measured, "disk", 1.0 + 3.0);
+        let processor = |floors: &Floors| floors.0.get("processor").copied().unwrap();
+        // Three seconds of one thread, in place of 0.05 for each GiB of old data.
+        let zeros = (10_000.0 - 2000.0) / 1024.0 * 0.05;
+        assert!((processor(&measured) - processor(&usual) - (3.0 - zeros) / 2.0).abs() < 0.01);
     }
 
     #[test]

@@ -17,6 +17,8 @@ pub struct Row {
     pub left_out: Option<String>,
     /// What must be known of its figures.
     pub note: Option<String>,
+    /// Seconds in which the disk zeroes itself when nothing else is asked of it, where no rate says it.
+    pub zeroing: Option<f64>,
 }
 
 impl Row {
@@ -211,6 +213,7 @@ mod tests {
             outcome: Outcome::Done,
             wall,
             cpu: 1.0,
+            busy: 2.0,
             resident: 40.0,
             staged: 0.0,
             written: 100.0,
@@ -231,7 +234,15 @@ mod tests {
             sha512: String::new(),
         };
         let case = *CASES.iter().find(|c| c.name == case).unwrap();
-        Row { case, who, image, runs: walls.iter().map(|w| run(*w)).collect(), left_out: None, note: None }
+        Row {
+            case,
+            who,
+            image,
+            runs: walls.iter().map(|w| run(*w)).collect(),
+            left_out: None,
+            note: None,
+            zeroing: None,
+        }
     }
 
     fn judged(row: &Row, ours: &Row) -> Vec<String> {
