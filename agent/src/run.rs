@@ -179,7 +179,7 @@ pub async fn life(parts: Parts, stop: impl Future<Output = ()>) -> Result<(), Fa
     tokio::time::sleep(config.hardware_delay).await;
     let earlier = parts.state.identity()?;
     address::wait_for_route(&machine, &config).await;
-    let clock = clock(&parts, earlier.as_ref()).await;
+    let clock = clock(&parts, earlier.as_ref()).await?;
     let inventory = inventory(&machine).await;
     timeline::mark(timeline::INVENTORY);
 
@@ -208,10 +208,10 @@ pub async fn life(parts: Parts, stop: impl Future<Output = ()>) -> Result<(), Fa
 }
 
 /// The clock is set before any certificate is made or looked at; one that was made before a crash stays.
-async fn clock(parts: &Parts, earlier: Option<&Identity>) -> Clock {
+async fn clock(parts: &Parts, earlier: Option<&Identity>) -> Result<Clock, ntp::NotSet> {
     match earlier.is_some_and(|identity| identity.advertised.is_some()) {
-        true => Clock::Unknown,
-        false => ntp::set_clock(&parts.machine, &parts.config.ntp_servers, &parts.time).await,
+        true => Ok(Clock::Unknown),
+        false => ntp::synchronise(&parts.machine, &parts.config, &parts.time).await,
     }
 }
 
@@ -228,7 +228,7 @@ async fn serve(
     ready: Ready,
     stop: impl Future<Output = ()>,
 ) -> Result<(), Fatal> {
-    let Parts { config, machine, writer, state, reply_grace, .. } = parts;
+    let Parts { config, machine, writer, state, time, reply_grace } = parts;
     let Ready { identity, server_tls } = ready;
     let advertised = identity.advertised.clone().unwrap_or_default();
     let token = AgentToken::new(identity.token.clone()).ok_or("the saved agent token is too short")?;
@@ -237,8 +237,18 @@ async fn serve(
         minimum => self::outgoing(&config, minimum)?,
     };
     let earlier = if node.resumed { state.commands()? } else { Vec::new() };
-    let context =
-        context::context(&config, &node.lookup, identity, &state, machine, writer, outgoing, reply_grace);
+    let set_clock = context::set_clock(&config, &machine, time);
+    let context = context::context(
+        &config,
+        &node.lookup,
+        identity,
+        &state,
+        machine,
+        writer,
+        outgoing,
+        set_clock,
+        reply_grace,
+    );
     let (context, ended) = (Arc::new(context), Arc::new(Notify::new()));
     let executor = Arc::new(Executor::new(Arc::clone(&context), earlier, Some(state), Arc::clone(&ended)));
 

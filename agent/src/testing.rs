@@ -82,6 +82,7 @@ pub struct SmallMachine {
     pub done: Mutex<Vec<&'static str>>,
     pub logs: Vec<LogFile>,
     pub boot_mode: &'static str,
+    pub has_no_battery_clock: bool,
 }
 
 impl SmallMachine {
@@ -150,6 +151,12 @@ impl Machine for SmallMachine {
     }
     fn set_clock(&self, _to: SystemTime) -> Result<(), MachineError> {
         self.note("clock")
+    }
+    fn keep_clock(&self) -> Result<(), MachineError> {
+        if self.has_no_battery_clock {
+            return Err(MachineError::NotOurs { action: "set", what: "no battery clock".into() });
+        }
+        self.note("battery clock")
     }
     fn logs(&self) -> Vec<LogFile> {
         self.logs.clone()
@@ -255,6 +262,7 @@ pub fn context(machine: Arc<dyn Machine>, writer: impl ImageWriter + 'static) ->
         node: Mutex::new(NodeView::default()),
         written: Mutex::new(None),
         remember: Box::new(|_| {}),
+        set_clock: Box::new(|| Ok(())),
         reply_grace: Duration::ZERO,
         started: Instant::now(),
         leave: tokio::sync::Notify::new(),

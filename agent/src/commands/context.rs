@@ -41,6 +41,9 @@ impl NodeView {
 /// Keeps what was written (or that nothing is) where a crash does not reach it.
 pub type Remember = Box<dyn Fn(Option<&Written>) + Send + Sync>;
 
+/// Sets the clock by the time servers that the configuration names; says why not only where that must not pass.
+pub type SetClock = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
+
 /// Makes what talks to servers without looking at their certificates, for a step that says so by name.
 pub type MakeTls = fn() -> Result<Arc<rustls::ClientConfig>, String>;
 
@@ -60,6 +63,7 @@ pub struct Context {
     pub written: Mutex<Option<Written>>,
     /// Called after an image was written completely, to keep that over a crash.
     pub remember: Remember,
+    pub set_clock: SetClock,
     /// How long a command that ends the machine waits, so that the answer to its POST gets out first.
     pub reply_grace: Duration,
     pub started: Instant,

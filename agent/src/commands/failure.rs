@@ -39,6 +39,7 @@ pub const DEPLOYMENT: Class = class("DeploymentError", 500, "Deploy step failed"
 pub const CLEANING: Class = class("CleaningError", 500, "Clean step failed");
 pub const SERVICING: Class = class("ServicingError", 500, "Service step failed");
 pub const SOFTWARE_RAID: Class = class("SoftwareRAIDError", 500, "Software RAID caused unknown error");
+pub const CLOCK_SYNC: Class = class("ClockSyncError", 500, "Error syncing system clock");
 pub const SYSTEM_REBOOT: Class = class("SystemRebootError", 500, "Error rebooting system");
 
 impl Class {

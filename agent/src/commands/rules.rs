@@ -17,6 +17,8 @@ pub struct Rules {
     pub wipe_special_filesystems: bool,
     /// A disk whose own erase command failed may be discarded.
     pub discard_erase: bool,
+    /// A machine whose clock could not be set is not ended.
+    pub clock_required: bool,
     /// At which priority a deployment has files injected; 0: only where it is asked for.
     pub inject_priority: u32,
     /// How long after the agent's start a missing root disk is waited for, and the pause between looks.

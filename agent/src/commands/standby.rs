@@ -148,11 +148,28 @@ pub fn run_image(context: &Context, _params: &Params, _job: &Job) -> Result<Valu
     end(context, "reboot", |machine| machine.reboot())
 }
 
+/// The installed system reads the battery clock first, so that is set, by the time servers if there are any. A clock that stays as
+/// it is is no reason to leave a machine on, unless the operator says so.
+fn keep_time(context: &Context, what: &str) -> Result<(), Failure> {
+    let keep = |()| context.machine.keep_clock().map_err(|error| failure::chain(&error));
+    match (context.set_clock)().and_then(keep) {
+        Err(why) if context.rules.clock_required => {
+            Err(failure::CLOCK_SYNC.with(format!("Failed to sync hardware clock: {why}")))
+        }
+        Err(why) => {
+            tracing::warn!("the clock before the {what}: {why}");
+            Ok(())
+        }
+        Ok(()) => Ok(()),
+    }
+}
+
 fn end(
     context: &Context,
     what: &str,
     act: impl FnOnce(&dyn crate::platform::machine::Machine) -> Result<(), crate::platform::machine::MachineError>,
 ) -> Result<Value, Failure> {
+    keep_time(context, what)?;
     if let Err(error) = context.machine.sync() {
         tracing::warn!("flushing before the {what}: {}", failure::chain(&error));
     }

@@ -1,9 +1,11 @@
 //! Sets the machine's clock from time servers, before a certificate is made or looked at: those of `ipa-ntp-server` first, then
-//! those that DHCP named. Best effort and bounded: whatever fails is said, and the agent goes on with the clock it has.
+//! those that DHCP named. The former are asked again before the machine ends. Bounded, and best effort unless
+//! `fail_if_clock_not_set` is on: whatever fails is said, and the agent goes on with the clock it has.
 //!
 //! What a packet means is [`ferric_common::formats::ntp`]'s. All servers of a group are asked at once, and the first answer
 //! that may be believed counts: an hour more or less is what matters here, not which server is the best.
 
+use crate::config::Config;
 use crate::platform::linux::clock;
 use crate::platform::machine::Machine;
 use ferric_common::formats::ntp::{self, Answer, NtpError};
@@ -75,8 +77,32 @@ pub enum Clock {
     Unknown,
 }
 
+/// No configured server set the clock, and the configuration does not let that pass.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the clock was not set by {servers} (the warnings before this say why), and fail_if_clock_not_set is on: see that a time \
+     server answers on UDP port 123, or switch the option off"
+)]
+pub struct NotSet {
+    servers: String,
+}
+
 /// Asks the configured servers, else those of the network, and sets the clock.
-pub async fn set_clock(machine: &Arc<dyn Machine>, configured: &[String], patience: &Patience) -> Clock {
+///
+/// # Errors
+/// [`NotSet`], where the configuration asks for both: servers, and an end without them. As upstream, nothing is required where no
+/// server is configured.
+pub async fn synchronise(
+    machine: &Arc<dyn Machine>,
+    config: &Config,
+    patience: &Patience,
+) -> Result<Clock, NotSet> {
+    let clock = set_clock(machine, &config.ntp_servers, patience).await;
+    let is_enough = clock == Clock::Known || !config.clock_required || config.ntp_servers.is_empty();
+    if is_enough { Ok(clock) } else { Err(NotSet { servers: config.ntp_servers.join(", ") }) }
+}
+
+async fn set_clock(machine: &Arc<dyn Machine>, configured: &[String], patience: &Patience) -> Clock {
     let network = machine.time_servers().iter().map(IpAddr::to_string).collect();
     for servers in [configured.to_vec(), network] {
         let Some(told) = ask(&servers, patience).await else { continue };
@@ -318,6 +344,33 @@ mod tests {
         }
         let nobody = UdpSocket::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
         assert_eq!(outcome(nobody, &["127.0.0.1"], &[]).await, None, "a port that nobody has");
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_must_be_set_is_an_error_where_no_configured_server_answers() {
+        let port = server(|_, question| vec![right(question)]).await;
+        for (required, server, passes) in [
+            (true, "127.0.0.1", true),
+            (true, "127.0.0.2", false),
+            (false, "127.0.0.2", true),
+            // Nobody to ask.
+            (true, "", true),
+        ] {
+            let words = format!("ipa-api-url=http://a ipa-ntp-server={server}");
+            let mut config = crate::config::parse(&words, &[], &[]).unwrap();
+            config.clock_required = required;
+            let machine: Arc<dyn Machine> = Arc::new(FakeMachine::new());
+            let outcome = synchronise(&machine, &config, &patience(port)).await;
+            assert_eq!(outcome.is_ok(), passes, "required {required}, server '{server}'");
+            if let Err(error) = outcome {
+                let said = error.to_string();
+                assert!(said.starts_with("the clock was not set by 127.0.0.2 "), "{said}");
+                assert!(
+                    said.contains("fail_if_clock_not_set is on: see that a time server answers"),
+                    "{said}"
+                );
+            }
+        }
     }
 
     #[tokio::test]

@@ -90,7 +90,11 @@ pub const PARAMETERS: &[Parameter] = &[
         "vmedia: parameters, config files and network_data.json are taken from the boot medium first",
     ),
     read("ir_pub_id", "a boot medium whose publisher is another is left alone"),
-    option("ipa-ntp-server", "ntp_server", "time servers, with commas; asked before the certificate is made"),
+    option(
+        "ipa-ntp-server",
+        "ntp_server",
+        "time servers, with commas; asked before the certificate is made, and before the machine is switched off",
+    ),
     // disks and images
     option(
         "ipa-hardware-initialization-delay",

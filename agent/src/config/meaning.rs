@@ -47,6 +47,7 @@ pub(super) fn meant(written: &Written, read: &Reader<'_>) -> Result<Config, Conf
         ntp_servers: read
             .read("ntp_server", "a comma-separated list of names or addresses of time servers", time_servers)?
             .unwrap_or_default(),
+        clock_required: read.flag("fail_if_clock_not_set", false)?,
         hardware_delay: read.seconds("hardware_initialization_delay", 0)?,
         disk_wait_attempts: read.number("disk_wait_attempts", 10)?,
         disk_wait_delay: read.seconds("disk_wait_delay", 3)?,

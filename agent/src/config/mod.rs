@@ -109,6 +109,8 @@ pub struct Config {
     pub listen_identity: Option<(PathBuf, PathBuf)>,
     /// Time servers by name or address, in the order given; port 123.
     pub ntp_servers: Vec<String>,
+    /// Without the time of one of them the agent does not start, and does not end the machine.
+    pub clock_required: bool,
     pub hardware_delay: Duration,
     pub disk_wait_attempts: u32,
     pub disk_wait_delay: Duration,
@@ -234,13 +236,13 @@ mod tests {
 
     #[test]
     fn an_option_that_nobody_reads_is_told() {
-        let file = "fail_if_clock_not_set = true\ntls_cert_file=/c\ntls_key_file=/k\n[mdns]\nuse_mdns=1\n";
+        let file = "config_drive_rebuild = true\ntls_cert_file=/c\ntls_key_file=/k\n[mdns]\nuse_mdns=1\n";
         assert_eq!(
             with("ipa-api-url=http://a ipa-lldp-timeout=3 ipa-agent-token=short", file).unwrap().told,
             [
                 "tls_cert_file and tls_key_file are not used without listen_tls = true",
                 "the agent token that was given is shorter than 32 characters and is not used",
-                "option fail_if_clock_not_set does nothing here: this agent does not have it",
+                "option config_drive_rebuild does nothing here: this agent does not have it",
                 "option mdns.use_mdns does nothing here: this agent does not have it",
             ]
         );

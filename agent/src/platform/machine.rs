@@ -190,6 +190,13 @@ pub trait Machine: Send + Sync {
         let _ = to;
         Err(MachineError::NotOurs { action: "set", what: "the clock".to_string() })
     }
+    /// Writes the machine's time to its battery clock.
+    ///
+    /// # Errors
+    /// A machine without one, or one that refuses; always outside the ramdisk.
+    fn keep_clock(&self) -> Result<(), MachineError> {
+        Err(MachineError::NotOurs { action: "set", what: "the battery clock".to_string() })
+    }
     /// The addresses of the BMC. Slow: asks it over its own bus; waits some seconds for one that is slow to answer.
     fn bmc(&self) -> Bmc {
         Bmc::default()

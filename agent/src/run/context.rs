@@ -1,7 +1,9 @@
 //! What all commands of a life work with: put together from the settings, the lookup and the ramdisk.
 
+use crate::commands::context::SetClock;
 use crate::commands::rooms::ImageWriter;
 use crate::commands::{Context, NodeView, Rules, failure, steps};
+use crate::conductor::ntp;
 use crate::config::{Config, Trust};
 use crate::outside::{self, Shelf};
 use crate::platform::linux::child::LinuxPrograms;
@@ -13,6 +15,18 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::Notify;
 
+/// Asks the configured time servers once more: clocks drift while a machine is cleaned for days.
+pub(super) fn set_clock(config: &Config, machine: &Arc<dyn Machine>, time: ntp::Patience) -> SetClock {
+    let (config, machine, runtime) = (config.clone(), Arc::clone(machine), tokio::runtime::Handle::current());
+    Box::new(move || {
+        if config.ntp_servers.is_empty() {
+            return Ok(());
+        }
+        let asked = runtime.block_on(ntp::synchronise(&machine, &config, &time));
+        asked.map(drop).map_err(|error| error.to_string())
+    })
+}
+
 #[allow(clippy::too_many_arguments)]
 pub(super) fn context(
     config: &Config,
@@ -22,6 +36,7 @@ pub(super) fn context(
     machine: Arc<dyn Machine>,
     writer: Box<dyn ImageWriter>,
     tls: Arc<rustls::ClientConfig>,
+    set_clock: SetClock,
     reply_grace: Duration,
 ) -> Context {
     let theirs = &lookup.config;
@@ -36,6 +51,7 @@ pub(super) fn context(
         ignore_bootloader_failure: config.ignore_bootloader_failure,
         wipe_special_filesystems: !config.guard_special_filesystems,
         discard_erase: config.enable_discard_erase,
+        clock_required: config.clock_required,
         inject_priority: config.inject_files_priority,
         verify: config.verify,
         disk_wait: config.disk_wait_delay.saturating_mul(config.disk_wait_attempts),
@@ -71,6 +87,7 @@ pub(super) fn context(
                 tracing::warn!("{}", failure::chain(&error));
             }
         }),
+        set_clock,
         reply_grace,
         started: std::time::Instant::now(),
         leave: Notify::new(),

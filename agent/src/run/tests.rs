@@ -203,6 +203,49 @@ fn the_clock_is_set_before_the_controller_hears_of_the_machine() {
 }
 
 #[test]
+fn the_clock_is_set_again_before_the_machine_is_switched_off() {
+    let main = runtime();
+    let folder = tempfile::tempdir().unwrap();
+    let conductor = main.block_on(LoopbackConductor::start(&[(200, &found(TOKEN))], &[(202, "")]));
+    let time_port = main.block_on(crate::testing::time_server(0xF000_0000, || {}));
+    let machine = Arc::new(SmallMachine::default());
+    let (url, path, port) = (conductor.url.clone(), folder.path().to_path_buf(), main.block_on(free_port()));
+    let (agent, shared) = (runtime(), Arc::clone(&machine));
+    spawn_lives(&agent, move || {
+        let mut parts = parts(&url, &path, port, Act::Succeed);
+        parts.config.ntp_servers = vec!["127.0.0.1".into()];
+        parts.time.port = time_port;
+        Parts { machine: shared.clone(), ..parts }
+    });
+    main.block_on(async {
+        let beat = heartbeats(&conductor, 1).await.remove(0).body;
+        let path = format!("/v1/commands/?wait=true&agent_token={TOKEN}");
+        let command = json!({"name": "standby.power_off", "params": {}});
+        let (status, answer) = call(&beat, http::Method::POST, &path, command).await;
+        assert_eq!((status, &answer["command_status"]), (200, &json!("SUCCEEDED")), "{answer}");
+    });
+    assert_eq!(machine.done(), ["clock", "clock", "battery clock", "sync", "power off"]);
+    agent.shutdown_background();
+}
+
+#[test]
+fn a_life_whose_clock_must_be_right_ends_before_the_controller_hears_of_it() {
+    let main = runtime();
+    let folder = tempfile::tempdir().unwrap();
+    main.block_on(async {
+        let conductor = LoopbackConductor::start(&[(200, &found(TOKEN))], &[(202, "")]).await;
+        let mut parts = parts(&conductor.url, folder.path(), free_port().await, Act::Succeed);
+        parts.config.ntp_servers = vec!["127.0.0.2".into()];
+        parts.config.clock_required = true;
+        // Nobody listens there.
+        (parts.time.port, parts.time.answers) = (free_port().await, vec![Duration::from_millis(50)]);
+        let error = life(parts, std::future::pending()).await.unwrap_err().to_string();
+        assert!(error.starts_with("the clock was not set by 127.0.0.2 "), "{error}");
+        assert!(conductor.received("/").is_empty(), "the controller heard of the machine");
+    });
+}
+
+#[test]
 fn a_life_without_the_token_ends_in_words_and_a_lockdown() {
     let main = runtime();
     let folder = tempfile::tempdir().unwrap();

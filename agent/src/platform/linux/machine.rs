@@ -113,10 +113,6 @@ impl LinuxMachine {
         if !self.ramdisk {
             return Err(MachineError::NotOurs { action, what: "the machine".to_owned() });
         }
-        // The installed system reads the battery clock first; a machine without one is no reason to stay on.
-        if let Err(error) = ioctl::set_hardware_clock(Path::new(HARDWARE_CLOCK), clock::now()) {
-            logging::say(&format!("setting the battery clock failed: {error}"));
-        }
         let refused: io::Error = match reboot(how) {
             Ok(never) => match never {},
             Err(error) => error.into(),
@@ -378,6 +374,14 @@ impl Machine for LinuxMachine {
         Ok(())
     }
 
+    fn keep_clock(&self) -> Result<(), MachineError> {
+        if !self.ramdisk {
+            return Err(MachineError::NotOurs { action: "set", what: "the battery clock".to_owned() });
+        }
+        let set = ioctl::set_hardware_clock(Path::new(HARDWARE_CLOCK), clock::now());
+        set.map_err(|source| MachineError::Io { action: "setting", what: HARDWARE_CLOCK.to_owned(), source })
+    }
+
     fn bmc(&self) -> Bmc {
         match ipmi::find(self.ramdisk, &self.roots.sys) {
             Some(mut device) => bmc::read(&mut device),
@@ -463,6 +467,7 @@ mod tests {
             (machine.power_off(), "power off the machine"),
             (machine.reboot(), "reboot the machine"),
             (machine.set_clock(SystemTime::UNIX_EPOCH), "set the clock"),
+            (machine.keep_clock(), "set the battery clock"),
         ] {
             assert_eq!(
                 outcome.unwrap_err().to_string(),
