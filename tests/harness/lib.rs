@@ -5,6 +5,7 @@
 //! wire. Everything started ends with its handle, also when a test panics or the process is killed.
 
 pub mod accel;
+pub mod arrays;
 pub mod artifacts;
 pub mod bmc;
 pub mod bootsector;
