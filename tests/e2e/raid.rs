@@ -1,5 +1,5 @@
 //! Software RAID, ordered by the real Ironic: mdadm on the host reads what our ramdisk made, the machine boots from it by UEFI,
-//! and after the deletion nothing is left. Levels that need more disks are [`levels`]'.
+//! and after the deletion nothing is left. Levels that need more disks are [`levels`]', our own controller is [`ours`]'.
 
 use anyhow::{Context, Result, ensure};
 use ferric_tests::arrays::{Mdadm, partitions};
@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 
 #[path = "raid/levels.rs"]
 mod levels;
+#[path = "raid/ours.rs"]
+mod ours;
 
 const GIB: u64 = 1 << 30;
 
