@@ -82,6 +82,12 @@ impl Examined {
         Ok(found.with_context(|| format!("no '{name}' in {}", self.0))?.1.trim())
     }
 
+    /// Where the data begin, in bytes from the start of the member.
+    pub fn data_offset(&self) -> Result<u64> {
+        let sectors = self.field("Data Offset")?.split_whitespace().next().context("no data offset")?;
+        Ok(sectors.parse::<u64>()? * SECTOR)
+    }
+
     /// Fields that begin so.
     pub fn expect(&self, fields: &[(&str, &str)]) -> Result<()> {
         for (name, wanted) in fields {
@@ -106,11 +112,12 @@ mod tests {
 
     #[test]
     fn fields_are_read_by_their_whole_name() {
-        let told =
-            "   Name : ferric:data\n  Raid Level : raid6\n    Checksum : 4f - correct\n Raid Devices : 4\n";
+        let told = "   Name : ferric:data\n  Raid Level : raid6\n    Checksum : 4f - correct\n Raid Devices : 4\n\
+                    Data Offset : 2048 sectors\n";
         let told = Examined(told.to_owned());
         told.expect(&[("Raid Level", "raid6"), ("Raid Devices", "4")]).unwrap();
         told.expect_name("data").unwrap();
+        assert_eq!(told.data_offset().unwrap(), 1 << 20);
         assert!(told.expect(&[("Raid Level", "raid5")]).is_err() && told.field("Level").is_err());
     }
 }

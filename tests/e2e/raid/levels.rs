@@ -125,9 +125,7 @@ impl Lab {
             told.expect(&[("Layout", level.layout()), ("Chunk Size", "512K")])?;
             told.expect_name("data")?;
             expect_role(&told, level, nth)?;
-            let offset = told.field("Data Offset")?.split_whitespace().next().context("no offset")?;
-            let start = member.start + offset.parse::<u64>()? * 512;
-            members.push((File::open(&disk)?, start));
+            members.push((File::open(&disk)?, member.start + told.data_offset()?));
         }
         Ok(Array { level, members })
     }
