@@ -123,7 +123,7 @@ pub fn instance_disk(context: &Context) -> Result<String, Failure> {
 /// marks for the system.
 ///
 /// # Errors
-/// [`failure::DEVICE_NOT_FOUND`]: arrays that cannot be assembled or listed.
+/// [`failure::DEVICE_NOT_FOUND`]: arrays that cannot be assembled or listed; the marked one is not there.
 pub fn instance_array(context: &Context) -> Result<Option<String>, Failure> {
     match lock(&context.written).as_ref().map(|written| written.device.clone()) {
         Some(device) => Ok(Some(device).filter(|device| look::is_array(device))),
@@ -132,7 +132,8 @@ pub fn instance_array(context: &Context) -> Result<Option<String>, Failure> {
 }
 
 fn root_array(context: &Context) -> Result<Option<String>, Failure> {
-    raid::root_volume(context.machine.as_ref(), &context.node().raid_config).map_err(|error| unlisted(&error))
+    raid::root_volume(context.machine.as_ref(), &context.node().raid_config)
+        .map_err(|error| failure::DEVICE_NOT_FOUND.with(failure::chain(&error)))
 }
 
 fn unlisted(error: &MachineError) -> Failure {

@@ -27,25 +27,25 @@ pub enum Held {
     Busy(String),
 }
 
-/// Frees a device and its partitions. Returns the running array that it stays a member of, if arrays are kept.
+/// Frees a device and its partitions. Returns the arrays that it or they stay members of, if arrays are kept.
 ///
 /// # Errors
 /// [`Held`].
-pub fn take_down(machine: &dyn Machine, device: &str, rules: Rules) -> Result<Option<String>, Held> {
+pub fn take_down(machine: &dyn Machine, device: &str, rules: Rules) -> Result<Vec<String>, Held> {
     free(machine, device, rules, DEEPEST)
 }
 
-fn free(machine: &dyn Machine, device: &str, rules: Rules, depth: u32) -> Result<Option<String>, Held> {
+fn free(machine: &dyn Machine, device: &str, rules: Rules, depth: u32) -> Result<Vec<String>, Held> {
     let Some(depth) = depth.checked_sub(1) else {
         return Err(Held::Busy(format!("more than {DEEPEST} mappings stand on each other above {device}")));
     };
-    let mut kept = None;
+    let mut kept = Vec::new();
     for holder in machine.holders(device).map_err(|error| Held::Busy(chain(&error)))? {
         match holder.kind {
-            HolderKind::Array if rules.keeps_arrays => kept = Some(holder.name),
+            HolderKind::Array if rules.keeps_arrays => kept.push(holder.name),
             HolderKind::Multipath => return Err(Held::Busy(format!("it is a path of {}", holder.name))),
             _ => {
-                if let Some(array) = free(machine, &holder.name, rules, depth)? {
+                if let Some(array) = free(machine, &holder.name, rules, depth)?.first() {
                     return Err(Held::Busy(format!("{} is part of {array}, which is kept", holder.name)));
                 }
                 release(machine, &holder, rules)?;
@@ -111,7 +111,7 @@ mod tests {
     fn the_top_goes_first() {
         let machine = machine(b"");
         let rules = Rules { keeps_arrays: false, insists: false };
-        assert_eq!(take_down(&machine, "/dev/sda", rules).unwrap(), None);
+        assert!(take_down(&machine, "/dev/sda", rules).unwrap().is_empty());
         assert_eq!(released(&machine), ["/dev/dm-1", "/dev/md0", "/dev/dm-0"]);
         assert!(machine.holders("/dev/sda").unwrap().is_empty());
     }
@@ -120,7 +120,7 @@ mod tests {
     fn a_kept_array_stays_and_is_named() {
         let machine = machine(b"");
         let rules = Rules { keeps_arrays: true, insists: false };
-        assert_eq!(take_down(&machine, "/dev/sda", rules).unwrap().as_deref(), Some("/dev/md0"));
+        assert_eq!(take_down(&machine, "/dev/sda", rules).unwrap(), ["/dev/md0"]);
         assert_eq!(released(&machine), ["/dev/dm-0"]);
     }
 

@@ -15,7 +15,8 @@ use std::sync::Arc;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Device {
     pub name: String,
-    pub has_partitions: bool,
+    /// Those of a disk.
+    pub partitions: Vec<String>,
     pub is_disk: bool,
 }
 
@@ -23,7 +24,7 @@ pub struct Device {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Look {
     Erasable,
-    /// It has the superblock of a software RAID array.
+    /// It has the superblock of a software RAID array. At the end of a disk that may also be its last partition's.
     RaidMember,
     VirtualFloppy,
     Protected(&'static str),
@@ -31,11 +32,11 @@ pub enum Look {
 
 impl Device {
     pub fn disk(name: &str, partitions: &[String]) -> Device {
-        Device { name: name.to_owned(), has_partitions: !partitions.is_empty(), is_disk: true }
+        Device { name: name.to_owned(), partitions: partitions.to_vec(), is_disk: true }
     }
 
     pub fn partition(name: String) -> Device {
-        Device { name, has_partitions: false, is_disk: false }
+        Device { name, partitions: Vec::new(), is_disk: false }
     }
 
     /// # Errors
@@ -55,8 +56,7 @@ impl Device {
         if let Some(what) = guarded.or_else(|| protected_partition(&head)) {
             return Ok(Look::Protected(what));
         }
-        // A superblock at the end of the last partition is at the end of the disk too, but the disk is no member.
-        if !self.has_partitions && found.iter().any(|spot| spot.kind == Kind::RaidMember) {
+        if found.iter().any(|spot| spot.kind == Kind::RaidMember) {
             return Ok(Look::RaidMember);
         }
         let is_floppy =

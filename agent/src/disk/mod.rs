@@ -4,6 +4,7 @@ pub mod aligned;
 pub mod choose;
 pub mod erase;
 pub mod holders;
+mod kept;
 pub mod layout;
 pub mod look;
 pub mod raid;

@@ -7,6 +7,7 @@
 use super::aligned;
 use super::choose::candidate;
 use super::holders::{self, Held};
+use super::kept;
 use super::look::{self, Device, Look};
 use crate::platform::block::BlockDevice;
 use crate::platform::machine::{DiskFacts, Machine, MachineError};
@@ -14,6 +15,7 @@ use ferric_common::formats::signatures::{self, Spot};
 use ferric_common::hints::{HintError, SkipList};
 use ferric_common::units::{ByteCount, DiskOffset, MIB};
 use serde_json::{Map, Value};
+use std::collections::BTreeSet;
 use std::io;
 
 /// What stood on a device before it was blanked.
@@ -46,6 +48,10 @@ pub enum WipeError {
 pub enum EraseError {
     #[error("listing the disks to erase")]
     List(#[source] MachineError),
+    #[error(
+        "the node keeps its software RAID arrays, and they could not be looked for, so nothing is erased"
+    )]
+    Arrays(#[source] MachineError),
     #[error("skip_block_devices of the node cannot be read, so nothing is erased")]
     SkipList(#[source] HintError),
     /// Nothing was erased, on any device.
@@ -98,7 +104,7 @@ pub fn metadata(disk: &dyn BlockDevice) -> Result<WipeReport, WipeError> {
 /// Blanks the metadata of all disks and their partitions, in reverse order of their names (partitions first).
 ///
 /// Left alone: disks in the node's `skip_block_devices`, read-only ones, the conductor's virtual floppy, and members of
-/// software RAID arrays if the node is meant to keep its arrays. Returns `null`, as upstream does.
+/// software RAID arrays with their disks if the node is meant to keep its arrays. Returns `null`, as upstream does.
 ///
 /// # Errors
 /// [`EraseError`]: a protected file system anywhere (then nothing is erased), or the list of devices that failed.
@@ -110,6 +116,7 @@ pub fn erase_devices_metadata(machine: &dyn Machine, node: &Value) -> Result<Val
         keeps_arrays: look::keeps_arrays(node, &skip.volume_names),
         insists: look::insists(node),
     };
+    kept::run_arrays(machine, rules)?;
     let mut failures = Vec::new();
     let devices = released(machine, &skip, rules, &mut failures)?;
     for device in looked_at(machine, devices, rules, &mut failures)? {
@@ -138,12 +145,16 @@ fn released(
             continue;
         }
         match holders::take_down(machine, name, rules) {
-            Ok(None) => {
-                let partitions = machine.partitions(name).map_err(EraseError::List)?;
-                devices.push(Device::disk(name, &partitions));
+            Ok(arrays) => {
+                let mut partitions = machine.partitions(name).map_err(EraseError::List)?;
+                if arrays.is_empty() {
+                    devices.push(Device::disk(name, &partitions));
+                } else {
+                    tracing::info!(disk = name, "left alone: under {}", arrays.join(", "));
+                    partitions = kept::beside(machine, partitions).map_err(EraseError::List)?;
+                }
                 devices.extend(partitions.into_iter().map(Device::partition));
             }
-            Ok(Some(array)) => tracing::info!(disk = name, "left alone: a member of {array}"),
             Err(Held::Stop(error)) => return Err(error),
             Err(Held::Busy(why)) => failures.push(format!("\"{name}\": {why}")),
         }
@@ -172,21 +183,30 @@ fn looked_at(
     rules: holders::Rules,
     failures: &mut Vec<String>,
 ) -> Result<Vec<Device>, EraseError> {
-    let mut erasable = Vec::new();
+    let (mut erasable, mut members) = (Vec::new(), BTreeSet::new());
     for device in devices {
         match device.look(machine) {
             Ok(Look::Protected(what)) if !rules.insists => {
                 return Err(EraseError::Protected { what, device: device.name });
             }
             Ok(Look::RaidMember) if rules.keeps_arrays => {
-                tracing::warn!(device = device.name, "left alone: a member of a software RAID array")
+                tracing::warn!(device = device.name, "left alone: a member of a software RAID array");
+                members.insert(device.name);
             }
             Ok(Look::VirtualFloppy) => {
                 tracing::info!(device = device.name, "left alone: it is the conductor's virtual floppy")
             }
             Ok(_) => erasable.push(device),
-            Err(why) => failures.push(format!("\"{}\": {why}", device.name)),
+            Err(why) => {
+                failures.push(format!("\"{}\": {why}", device.name));
+                members.extend(Some(device.name).filter(|_| rules.keeps_arrays));
+            }
         }
+    }
+    // The table of a disk is what its members are found by; a partition that cannot be looked at may be one.
+    let is_over_members = |device: &Device| device.partitions.iter().any(|part| members.contains(part));
+    for device in erasable.extract_if(.., |device| is_over_members(device)) {
+        tracing::warn!(device = device.name, "left alone: it has members of a software RAID array");
     }
     Ok(erasable)
 }

@@ -6,6 +6,7 @@ use super::plan::{Kind, Plan, plan};
 use super::settings::Settings;
 use crate::disk::choose::candidate;
 use crate::disk::holders::{self, Held};
+use crate::disk::kept::{self, Kept};
 use crate::disk::look::{self, Device, Look};
 use crate::disk::wipe::EraseError;
 use crate::platform::machine::{DiskFacts, Machine};
@@ -46,12 +47,15 @@ pub fn choose(machine: &dyn Machine, node: &Value, settings: &Settings) -> Resul
         keeps_arrays: look::keeps_arrays(node, &skip.volume_names),
         insists: look::insists(node),
     };
+    kept::run_arrays(machine, rules)?;
     let mut targets = Targets::default();
     let mut chosen: Vec<DiskFacts> = Vec::new();
     let mut staying = Vec::new();
-    for facts in machine.disks().map_err(EraseError::List)? {
+    let disks = machine.disks().map_err(EraseError::List)?;
+    let kept = Kept { machine, disks: &disks, volume_names: &skip.volume_names };
+    for facts in &disks {
         let name = facts.disk.name.clone();
-        if skip.skips(&candidate(&facts)) || look::is_kept_array(machine, &name, &skip.volume_names) {
+        if skip.skips(&candidate(facts)) || look::is_kept_array(machine, &name, &skip.volume_names) {
             tracing::info!(disk = name, "left alone: in skip_block_devices");
             staying.push(name);
             continue;
@@ -60,8 +64,8 @@ pub fn choose(machine: &dyn Machine, node: &Value, settings: &Settings) -> Resul
             // A leftover: it goes with the first of its members.
             continue;
         }
-        match judge(machine, &facts, settings, rules)? {
-            Verdict::Erase => chosen.push(facts),
+        match judge(&kept, facts, settings, rules)? {
+            Verdict::Erase => chosen.push(facts.clone()),
             Verdict::Left(why) => {
                 staying.push(name.clone());
                 targets.left.push((name, why));
@@ -83,12 +87,12 @@ pub fn choose(machine: &dyn Machine, node: &Value, settings: &Settings) -> Resul
 }
 
 fn judge(
-    machine: &dyn Machine,
+    kept: &Kept<'_>,
     facts: &DiskFacts,
     settings: &Settings,
     rules: holders::Rules,
 ) -> Result<Verdict, EraseError> {
-    let name = &facts.disk.name;
+    let (machine, name) = (kept.machine, &facts.disk.name);
     if look::is_virtual_media(facts) {
         return Ok(Verdict::Left("it is virtual media of the BMC".into()));
     }
@@ -102,9 +106,12 @@ fn judge(
         });
     }
     match holders::take_down(machine, name, rules) {
-        Ok(None) => {}
-        Ok(Some(array)) => {
-            return Ok(Verdict::Left(format!("it is a member of {array}, which is erased as a disk")));
+        Ok(arrays) if arrays.is_empty() => {}
+        Ok(arrays) => {
+            return Ok(match kept.asleep(&arrays) {
+                Some(array) => Verdict::Failed(kept::not_running(name, array)),
+                None => Verdict::Left(kept.words(&arrays)),
+            });
         }
         Err(Held::Stop(error)) => return Err(error),
         Err(Held::Busy(why)) => return Ok(Verdict::Failed(why)),
@@ -127,11 +134,7 @@ fn judge(
                 return Err(EraseError::Protected { what, device: device.name });
             }
             Ok(Look::RaidMember) if rules.keeps_arrays => {
-                return Ok(Verdict::Failed(format!(
-                    "{} is a member of a software RAID array that the node keeps, and the array is not running: erasing \
-                     it would destroy the array, leaving it would keep the data. Delete the RAID configuration first",
-                    device.name
-                )));
+                return Ok(Verdict::Failed(kept::not_running(&device.name, "a software RAID array")));
             }
             Ok(Look::VirtualFloppy) => {
                 return Ok(Verdict::Left("it is the conductor's virtual floppy".into()));

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::platform::block::BlockDevice;
-use crate::platform::drive::HolderKind;
+use crate::platform::drive::{ArrayOrder, HolderKind};
 use crate::platform::fake::block::{Discard, Fault, MemDisk};
 use crate::platform::fake::drive::{FakeAta, FakeNvme, Wipe};
 use crate::platform::fake::machine::{FakeMachine, facts};
@@ -253,20 +253,67 @@ fn leftover_arrays_are_taken_down_and_their_members_erased() {
 #[test]
 fn arrays_of_the_node_are_erased_as_disks_and_named_ones_stay() {
     let raid = json!({"logical_disks": [{"controller": "software", "raid_level": "1"}]});
-    for (skip, array_erased) in [(json!([]), true), (json!([{"volume_name": "data"}]), false)] {
+    for (skip, array_erased, why) in [
+        (json!([]), true, "it is a member of /dev/md127, which is erased as a disk"),
+        (
+            json!([{"volume_name": "data"}]),
+            false,
+            "it is a member of /dev/md127, which is in skip_block_devices",
+        ),
+    ] {
         let (member, array) = (disk("/dev/vda"), disk("/dev/md127"));
         let machine = with(with(FakeMachine::new(), &member, |_| {}), &array, |_| {});
         let mut machine = machine.with_holder("/dev/vda", "/dev/md127", HolderKind::Array);
         machine.arrays.insert("/dev/md127".into(), "data".into());
         let node = json!({"raid_config": raid, "properties": {"skip_block_devices": skip}});
         let result = erase_devices(&machine, &node, &Quiet::default()).unwrap();
-        assert_eq!(
-            result["/dev/vda"]["left_alone"],
-            "it is a member of /dev/md127, which is erased as a disk"
-        );
+        assert_eq!(result["/dev/vda"]["left_alone"], why);
         assert_eq!(is_blank(&array), array_erased);
         assert!(!is_blank(&member));
     }
+}
+
+#[test]
+fn kept_arrays_run_first_also_when_disks_are_erased_whole() {
+    type Step = fn(&dyn Machine, &Value, &dyn Watch) -> Result<Value, EraseError>;
+    let steps: [(Step, bool); 2] = [(erase_devices, true), (erase_devices_express, false)];
+    for (step, is_whole) in steps {
+        let (member, drive, array) = (disk("/dev/vda"), disk("/dev/nvme0n1"), disk("/dev/md127"));
+        let mut machine =
+            with(with(with(FakeMachine::new(), &member, |_| {}), &drive, |_| {}), &array, |_| {});
+        machine.set_disks(["/dev/vda", "/dev/nvme0n1"].map(|name| facts(name, SIZE, name)).into());
+        machine.nvme.insert("/dev/nvme0n1".into(), FakeNvme::wiping(filler(&drive, 0)));
+        let order = ArrayOrder {
+            device: "/dev/md127".into(),
+            name: "system".into(),
+            level: "1",
+            metadata: "1.2",
+            members: vec!["/dev/vda".into(), "/dev/nvme0n1".into()],
+        };
+        let machine = machine.with_sleeping_array(order, facts("/dev/md127", SIZE, "m"));
+        let raid = json!({"logical_disks": [{"controller": "software", "raid_level": "1"}]});
+        let result = step(&machine, &json!({"raid_config": raid}), &Quiet::default()).unwrap();
+        assert!(
+            drive.content().contains(&0xA5) && member.content().iter().all(|byte| *byte == 0xA5),
+            "{result}"
+        );
+        assert!(array.content().iter().take(MIB as usize).all(|byte| *byte == 0));
+        assert_eq!(is_blank(&array), is_whole);
+    }
+}
+
+#[test]
+fn a_kept_array_that_does_not_run_is_an_error_though_it_holds_its_members() {
+    let member = disk("/dev/vda");
+    let machine = with(FakeMachine::new(), &member, |_| {});
+    let machine = machine.with_holder("/dev/vda", "/dev/md127", HolderKind::Array);
+    let raid = json!({"raid_config": {"logical_disks": [{"controller": "software"}]}});
+    let error = erase_devices(&machine, &raid, &Quiet::default()).unwrap_err().to_string();
+    assert!(
+        error
+            .contains("/dev/vda is a member of /dev/md127 that the node keeps, and the array is not running"),
+        "{error}"
+    );
 }
 
 #[test]

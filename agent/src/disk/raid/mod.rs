@@ -55,6 +55,12 @@ pub enum RaidError {
     Remaining(String),
     #[error("looking for the disks of the arrays")]
     Listing(#[source] MachineError),
+    #[error(
+        "the array '{name}', which the node's raid_config marks for the operating system (is_root_volume), is not there, and no \
+         other disk is taken for it. Arrays of this machine: {found}. Make the arrays again (delete_configuration, \
+         create_configuration), or look for the disks that are missing"
+    )]
+    NoRoot { name: String, found: String },
 }
 
 /// What a node says that software RAID depends on.

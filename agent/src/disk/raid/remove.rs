@@ -92,7 +92,8 @@ fn leftovers(
                 tracing::warn!("{member} could not be blanked: {why}");
             }
         }
-        if !members.is_empty() || is_member(&Device::disk(&name, &partitions)) {
+        // A superblock at the end of a disk with partitions is the last one's, or older than they are.
+        if !members.is_empty() || partitions.is_empty() && is_member(&Device::disk(&name, &partitions)) {
             found.push(name);
         }
     }

@@ -369,7 +369,7 @@ fn apply_checks_first_and_deletes_unless_told_not_to() {
     assert!(error.starts_with("volume md0 does not fit onto /dev/sda"), "{error}");
     assert_eq!(machine.arrays().len(), 2);
     let error = apply(&machine, &node(&fields, true), &wanted(), false).unwrap_err().to_string();
-    assert!(error.contains("Partitions detected"), "{error}");
+    assert!(error.starts_with("/dev/sda is in use by /dev/md126: run delete_configuration"), "{error}");
     assert_eq!(machine.arrays().len(), 2);
 }
 
@@ -386,4 +386,8 @@ fn the_marked_volume_is_found_by_its_name() {
     assert_eq!(find(json!({"logical_disks": [software("1", json!(1))]})), None);
     assert_eq!(find(json!({})), None);
     assert_eq!(machine.calls(), [Call::Assembled, Call::Assembled]);
+    let lost = FakeMachine::new().with_array(array("/dev/md126", "data", &[]));
+    let error = root_volume(&lost, wanted().as_object().unwrap()).unwrap_err().to_string();
+    assert!(error.starts_with("the array 'system', which the node's raid_config marks"), "{error}");
+    assert!(error.contains("Arrays of this machine: /dev/md126 (data)."), "{error}");
 }

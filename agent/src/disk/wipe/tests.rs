@@ -2,10 +2,11 @@
 
 use super::*;
 use crate::disk::testing::{FileDisk, ok, run};
-use crate::platform::drive::HolderKind;
+use crate::platform::drive::{ArrayOrder, HolderKind};
 use crate::platform::fake::machine::{Call, FakeMachine, facts};
 use ferric_common::units::{GIB, SectorSize};
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 #[track_caller]
@@ -213,12 +214,10 @@ fn skipped_read_only_and_raid_members_are_left_alone() {
     bench.mark();
     bench.read_only = "/dev/sdb";
     bench.disk("/dev/sda1").put(4096, b"\xfc\x4e\x2b\xa9\x01");
-    // The superblock of the last partition's end, seen at the end of the disk.
-    bench.disk("/dev/sda").put(16 * MIB - 64 * 1024, b"\xfc\x4e\x2b\xa9");
     let raid = json!({"logical_disks": [{"controller": "software", "raid_level": "1"}]});
     let (result, blank, _) = bench.run(json!({"properties": {}, "raid_config": raid}));
     assert!(result.is_ok());
-    assert_eq!(blank, ["/dev/sda", "/dev/sda2"]);
+    assert_eq!(blank, ["/dev/sda2"], "the table of a disk is what its members are found by");
     let (result, blank, _) = bench.run(json!({"properties": {}}));
     assert!(result.is_ok());
     assert_eq!(
@@ -260,6 +259,82 @@ fn mappings_go_first_and_members_of_a_kept_array_stay() {
     };
     assert_eq!(held(false), [0, 0]);
     assert_eq!(held(true), [0x55, 0xaa]);
+}
+
+/// `sda1` and all of `sdb` are the array `data`, which nobody has run yet; `sda2` is beside it.
+fn with_sleeping_array() -> (BTreeMap<&'static str, Arc<FileDisk>>, FakeMachine) {
+    let mut machine = FakeMachine::new().with_partitions("/dev/sda", &["/dev/sda1", "/dev/sda2"]);
+    let mut disks = BTreeMap::new();
+    for name in ["/dev/md127", "/dev/sda", "/dev/sda1", "/dev/sda2", "/dev/sdb"] {
+        let disk = Arc::new(FileDisk::new(16 * MIB, 512));
+        disk.put(510, &[0x55, 0xaa]);
+        disks.insert(name, Arc::clone(&disk));
+        machine = machine
+            .with_disk(facts(name, 16 * MIB, name), move || Ok(Arc::clone(&disk) as Arc<dyn BlockDevice>));
+    }
+    machine.set_disks(["/dev/sda", "/dev/sdb"].map(|name| facts(name, 16 * MIB, name)).into());
+    let order = ArrayOrder {
+        device: "/dev/md127".into(),
+        name: "data".into(),
+        level: "1",
+        metadata: "1.2",
+        members: vec!["/dev/sda1".into(), "/dev/sdb".into()],
+    };
+    (disks, machine.with_sleeping_array(order, facts("/dev/md127", 16 * MIB, "m")))
+}
+
+#[test]
+fn kept_arrays_run_before_anything_is_erased_and_the_disks_under_them_keep_their_tables() {
+    let raid = json!({"logical_disks": [{"controller": "software", "raid_level": "1"}]});
+    let named = json!({"skip_block_devices": [{"volume_name": "data"}]});
+    let others = json!({"skip_block_devices": [{"volume_name": "other"}]});
+    for (node, want) in [
+        (json!({"raid_config": raid}), vec!["/dev/md127", "/dev/sda2"]),
+        (json!({"raid_config": raid, "properties": named}), vec!["/dev/sda2"]),
+        (json!({"properties": named}), vec!["/dev/sda2"]),
+        (json!({"properties": others}), vec!["/dev/md127", "/dev/sda2"]),
+        // A wish says nothing about what is there.
+        (json!({"target_raid_config": raid}), vec!["/dev/sda", "/dev/sda1", "/dev/sda2", "/dev/sdb"]),
+        (json!({}), vec!["/dev/sda", "/dev/sda1", "/dev/sda2", "/dev/sdb"]),
+    ] {
+        let (disks, machine) = with_sleeping_array();
+        erase_devices_metadata(&machine, &node).unwrap();
+        let is_blank = |disk: &FileDisk| disk.bytes(510, 2) == [0, 0];
+        let blank: Vec<_> = disks.iter().filter(|(_, disk)| is_blank(disk)).map(|(name, _)| *name).collect();
+        assert_eq!(blank, want, "{node}");
+        // What lies in the array shows when it is read again.
+        let woken = [Call::Assembled, Call::Reread("/dev/md127".into())];
+        assert_eq!(machine.calls().starts_with(&woken), blank.len() < 3, "{node}");
+    }
+}
+
+#[test]
+fn nothing_is_erased_where_kept_arrays_cannot_be_looked_for() {
+    let (disks, mut machine) = with_sleeping_array();
+    machine.no_mdadm = true;
+    let node = json!({"properties": {"skip_block_devices": [{"volume_name": "data"}]}});
+    let error = chain(&erase_devices_metadata(&machine, &node).unwrap_err());
+    assert!(error.contains("keeps its software RAID arrays, and they could not be looked for"), "{error}");
+    assert!(disks.values().all(|disk| disk.bytes(510, 2) == [0x55, 0xaa]));
+}
+
+#[test]
+fn a_disk_stays_if_what_is_on_it_may_be_a_member_of_a_kept_array() {
+    let raid = json!({"raid_config": {"logical_disks": [{"controller": "software"}]}});
+    // A superblock at the end of a disk, behind its partitions: it is the disk's own.
+    let bench = Bench::new();
+    bench.mark();
+    bench.disk("/dev/sda").put(16 * MIB - 64 * 1024, b"\xfc\x4e\x2b\xa9");
+    assert_eq!(bench.run(raid.clone()).1, ["/dev/sda1", "/dev/sda2", "/dev/sdb"]);
+    // A partition that cannot be opened.
+    let bench = Bench {
+        disks: Bench::new().disks.into_iter().filter(|d| d.0 != "/dev/sda2").collect(),
+        ..Bench::new()
+    };
+    bench.mark();
+    let (result, blank, _) = bench.run(raid);
+    assert!(result.unwrap_err().to_string().contains("/dev/sda2"));
+    assert_eq!(blank, ["/dev/sda1", "/dev/sdb"]);
 }
 
 #[test]

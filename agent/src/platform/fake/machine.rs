@@ -59,6 +59,10 @@ pub struct FakeMachine {
     /// Partitions that are there once the disk was read again.
     later: BTreeMap<String, Vec<String>>,
     made: Mutex<Vec<ArrayOrder>>,
+    /// Arrays that nobody has run yet, and the disks that they are then.
+    asleep: Mutex<Vec<(ArrayOrder, DiskFacts)>>,
+    /// Arrays cannot be run.
+    pub no_mdadm: bool,
     calls: Mutex<Vec<Call>>,
 }
 
@@ -98,6 +102,13 @@ impl FakeMachine {
     #[must_use]
     pub fn with_array(self, order: ArrayOrder) -> FakeMachine {
         lock(&self.made).push(order);
+        self
+    }
+
+    /// An array that runs, and is a disk, once arrays were assembled.
+    #[must_use]
+    pub fn with_sleeping_array(self, order: ArrayOrder, facts: DiskFacts) -> FakeMachine {
+        lock(&self.asleep).push((order, facts));
         self
     }
 
@@ -195,8 +206,18 @@ impl Machine for FakeMachine {
         }
     }
     fn holders(&self, device: &str) -> Result<Vec<Holder>, MachineError> {
+        let parts = self.partitions(device)?;
+        let is_on = |order: &&ArrayOrder| order.members.iter().any(|on| on == device || parts.contains(on));
+        let made = lock(&self.made);
+        let arrays =
+            made.iter().filter(is_on).map(|o| Holder { name: o.device.clone(), kind: HolderKind::Array });
         let all = lock(&self.holders);
-        Ok(all.iter().filter(|(on, _)| on == device).map(|(_, holder)| holder.clone()).collect())
+        Ok(all
+            .iter()
+            .filter(|(on, _)| on == device)
+            .map(|(_, holder)| holder.clone())
+            .chain(arrays)
+            .collect())
     }
     fn release(&self, holder: &Holder) -> Result<(), MachineError> {
         self.note(Call::Released(holder.name.clone()));
@@ -219,6 +240,13 @@ impl Machine for FakeMachine {
     }
     fn assemble_arrays(&self) -> Result<(), MachineError> {
         self.note(Call::Assembled);
+        if self.no_mdadm {
+            return Err(MachineError::NotOurs { action: "assemble", what: "arrays".to_owned() });
+        }
+        for (order, facts) in std::mem::take(&mut *lock(&self.asleep)) {
+            lock(&self.made).push(order);
+            lock(&self.disks).push(facts);
+        }
         Ok(())
     }
     fn make_array(&self, order: &ArrayOrder) -> Result<(), MachineError> {
