@@ -3,6 +3,7 @@
 //! Process 1 starts this as a child and starts it again when it ends; what must survive that is in [`crate::state`].
 
 mod context;
+mod disks;
 mod inspection;
 mod narrate;
 
@@ -15,6 +16,7 @@ use crate::conductor::lookup::{self, Found, LookupError, Plan};
 use crate::conductor::ntp::Clock;
 use crate::conductor::{address, ntp, tls};
 use crate::config::{self, Config, TlsMinimum};
+use crate::disk::wait::Wanted;
 use crate::executor::Executor;
 use crate::logging;
 use crate::media;
@@ -32,7 +34,7 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
@@ -105,7 +107,9 @@ pub fn run(options: RunOptions) -> ExitCode {
             let state = StateDir::open(&options.state_dir)?;
             let writer = Box::new(crate::commands::rooms::Pipeline);
             let time = ntp::Patience::default();
-            life(Parts { config, machine, writer, state, time, reply_grace: REPLY_GRACE }, stopped()).await
+            let began = Instant::now();
+            life(Parts { config, machine, writer, state, time, reply_grace: REPLY_GRACE, began }, stopped())
+                .await
         });
         // A disk command that ignores its cancellation must not keep the process.
         runtime.shutdown_timeout(Duration::from_secs(5));
@@ -168,6 +172,7 @@ pub struct Parts {
     /// How time servers are asked.
     pub time: ntp::Patience,
     pub reply_grace: Duration,
+    pub began: Instant,
 }
 
 /// From inventory to the end.
@@ -178,7 +183,13 @@ pub async fn life(parts: Parts, stop: impl Future<Output = ()>) -> Result<(), Fa
     let (config, machine) = (parts.config.clone(), Arc::clone(&parts.machine));
     tokio::time::sleep(config.hardware_delay).await;
     let earlier = parts.state.identity()?;
-    address::wait_for_route(&machine, &config).await;
+    // A life after a crash has waited for its disks.
+    let patient = async {
+        if earlier.is_none() {
+            disks::wait_for(&config, &machine, Wanted::default()).await;
+        }
+    };
+    tokio::join!(address::wait_for_route(&machine, &config), patient);
     let clock = clock(&parts, earlier.as_ref()).await?;
     let inventory = inventory(&machine).await;
     timeline::mark(timeline::INVENTORY);
@@ -201,6 +212,10 @@ pub async fn life(parts: Parts, stop: impl Future<Output = ()>) -> Result<(), Fa
     let node = identify(&api, &config, &machine, &inventory, earlier, inspected, clock).await?;
     parts.state.save_identity(&node.identity)?;
     timeline::mark(timeline::LOOKUP);
+    let wanted = node.disks();
+    if !node.resumed && wanted.is_particular() {
+        disks::wait_for(&config, &machine, wanted).await;
+    }
 
     let ready = advertise(&config, &machine, &inventory, &api, &node).await?;
     parts.state.save_identity(&ready.identity)?;
@@ -228,7 +243,7 @@ async fn serve(
     ready: Ready,
     stop: impl Future<Output = ()>,
 ) -> Result<(), Fatal> {
-    let Parts { config, machine, writer, state, time, reply_grace } = parts;
+    let Parts { config, machine, writer, state, time, reply_grace, began } = parts;
     let Ready { identity, server_tls } = ready;
     let advertised = identity.advertised.clone().unwrap_or_default();
     let token = AgentToken::new(identity.token.clone()).ok_or("the saved agent token is too short")?;
@@ -248,6 +263,7 @@ async fn serve(
         outgoing,
         set_clock,
         reply_grace,
+        began,
     );
     let (context, ended) = (Arc::new(context), Arc::new(Notify::new()));
     let executor = Arc::new(Executor::new(Arc::clone(&context), earlier, Some(state), Arc::clone(&ended)));
@@ -304,6 +320,11 @@ impl Node {
     fn minimum_tls(&self, config: &Config) -> TlsMinimum {
         let theirs = self.lookup.config.tls_min_version.as_deref().and_then(config::tls_minimum);
         theirs.unwrap_or(config.tls_minimum)
+    }
+
+    fn disks(&self) -> Wanted {
+        let node = &self.lookup.node;
+        Wanted { instance_info: node.instance_info.clone(), properties: node.properties.clone() }
     }
 
     fn read_rule(&self) -> ReadRule {

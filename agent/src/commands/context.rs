@@ -2,6 +2,7 @@
 
 use crate::commands::Rules;
 use crate::commands::rooms::ImageWriter;
+use crate::disk::wait::{self, Wanted};
 use crate::image::{CancelFlag, ProgressCell};
 use crate::outside::Shelf;
 use crate::platform::child::Programs;
@@ -66,6 +67,7 @@ pub struct Context {
     pub set_clock: SetClock,
     /// How long a command that ends the machine waits, so that the answer to its POST gets out first.
     pub reply_grace: Duration,
+    /// When the agent began to look for disks.
     pub started: Instant,
     /// Told when the agent is to end once its last answer is out; process 1 knows by then what comes next.
     pub leave: tokio::sync::Notify,
@@ -93,9 +95,14 @@ impl Context {
             (self.remember)(Some(written));
         }
     }
-    /// Takes over the node that came with a command: it is newer than the lookup's.
+    /// Takes over the node that came with a command: it is newer than the lookup's. The disk of another node is waited for.
     pub fn cache_node(&self, node: &Value) {
-        *lock(&self.node) = NodeView::from_value(node);
+        let new = NodeView::from_value(node);
+        let wanted = Wanted { instance_info: new.instance_info.clone(), properties: new.properties.clone() };
+        let known = std::mem::replace(&mut *lock(&self.node), new).uuid;
+        if self.node().uuid != known && wanted.is_particular() {
+            wait::root_disk(self.machine.as_ref(), &wanted, self.rules.disk_wait, &std::thread::sleep);
+        }
     }
 }
 
@@ -115,5 +122,38 @@ impl Job {
     /// How far the command is; none for commands that do not count bytes.
     pub fn progress(&self) -> Option<Progress> {
         Some(self.progress.latest()).filter(|progress| !progress.stage.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::wait::Patience;
+    use crate::platform::fake::machine::{FakeMachine, facts};
+    use crate::platform::machine::Drivers;
+    use crate::testing::{Act, ScriptedWriter};
+    use serde_json::json;
+    use std::sync::atomic::Ordering;
+
+    #[tokio::test]
+    async fn the_disk_of_another_node_is_waited_for_and_that_of_the_same_is_not() {
+        let machine = Arc::new(FakeMachine::new());
+        machine.set_drivers(Drivers::Loaded);
+        let mut context = crate::testing::context(machine.clone(), ScriptedWriter::new(Act::Succeed));
+        context.rules.disk_wait = Patience { attempts: 1000, delay: Duration::from_secs(3) };
+        let node = |uuid: &str| json!({"uuid": uuid, "properties": {"root_device": {"serial": "late"}}});
+        lock(&context.node).uuid = "one".into();
+        context.cache_node(&node("one"));
+        assert_eq!(machine.waits.load(Ordering::Relaxed), 0);
+        std::thread::scope(|scope| {
+            let cached = scope.spawn(|| context.cache_node(&node("two")));
+            while machine.waits.load(Ordering::Relaxed) < 2 {
+                std::thread::yield_now();
+            }
+            assert!(!cached.is_finished());
+            machine.set_disks(vec![facts("/dev/sda", 8 << 30, "late")]);
+            cached.join().unwrap();
+        });
+        assert_eq!(context.node().uuid, "two");
     }
 }

@@ -103,10 +103,10 @@ fn refused(id: &str, error: &ImageError) -> Failure {
 pub fn root_disk(context: &Context) -> Result<String, Failure> {
     loop {
         let result = root_disk_now(context);
-        if result.is_ok() || context.started.elapsed() >= context.rules.disk_wait {
+        if result.is_ok() || context.started.elapsed() >= context.rules.disk_wait.whole() {
             return result;
         }
-        std::thread::sleep(context.rules.disk_pause);
+        std::thread::sleep(context.rules.disk_wait.pause());
     }
 }
 

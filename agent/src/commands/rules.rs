@@ -1,7 +1,7 @@
 //! What a deployment allows, told apart from how it is asked for. Pure.
 
+use crate::disk::wait::Patience;
 use crate::image::Verify;
-use std::time::Duration;
 
 /// What the configuration and the lookup answer allow.
 #[derive(Clone, Debug, Default)]
@@ -21,7 +21,6 @@ pub struct Rules {
     pub clock_required: bool,
     /// At which priority a deployment has files injected; 0: only where it is asked for.
     pub inject_priority: u32,
-    /// How long after the agent's start a missing root disk is waited for, and the pause between looks.
-    pub disk_wait: Duration,
-    pub disk_pause: Duration,
+    /// How long a missing root disk is waited for.
+    pub disk_wait: Patience,
 }

@@ -10,4 +10,5 @@ pub mod look;
 pub mod raid;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod wait;
 pub mod wipe;

@@ -5,7 +5,7 @@
 
 use super::modules::{Index, Load};
 use crate::platform::linux::uevent::{Event, Uevents};
-use crate::platform::linux::{STATE_DIR, clock, kmod};
+use crate::platform::linux::{SETTLED_MARKER, clock, kmod};
 use crate::{logging, timeline};
 use std::collections::BTreeSet;
 use std::fs;
@@ -45,7 +45,7 @@ pub fn run() -> ExitCode {
     }
     driver.report();
     timeline::mark(timeline::MODULES_LOADED);
-    drop(fs::write(settled_marker(), ""));
+    drop(fs::write(SETTLED_MARKER, ""));
     match events {
         Ok(events) => driver.follow(&events),
         Err(error) => {
@@ -63,11 +63,6 @@ pub fn request(wanted: &str) -> ExitCode {
     }
     driver.load_for([wanted.to_owned()]);
     ExitCode::from(u8::from(driver.failed > 0))
-}
-
-/// Exists once the drivers of all devices found at boot were loaded.
-pub fn settled_marker() -> PathBuf {
-    Path::new(STATE_DIR).join("devices-settled")
 }
 
 #[derive(Default)]

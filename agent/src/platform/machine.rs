@@ -39,6 +39,16 @@ pub struct DiskFacts {
     pub read_only: bool,
 }
 
+/// How far the drivers of the devices are that were found at boot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Drivers {
+    /// Not the ramdisk: somebody else cares for them.
+    #[default]
+    NotOurs,
+    Loading,
+    Loaded,
+}
+
 /// One member of the log archive.
 #[derive(Clone, Debug)]
 pub struct LogFile {
@@ -55,6 +65,9 @@ pub type Change<'a> = &'a mut dyn FnMut(&dyn Files) -> std::io::Result<()>;
 /// Everything the agent asks of its machine. Calls may block for up to a second; async callers use a blocking thread.
 pub trait Machine: Send + Sync {
     fn inventory(&self) -> Inventory;
+    fn drivers(&self) -> Drivers {
+        Drivers::NotOurs
+    }
     /// Whole disks that could hold an operating system, in the kernel's order: no partitions, loops, ROMs, floppies,
     /// RAM disks, nothing of size 0.
     fn disks(&self) -> Result<Vec<DiskFacts>, MachineError>;

@@ -1,6 +1,7 @@
 //! What all commands of a life work with: put together from the settings, the lookup and the ramdisk.
 
 use crate::commands::context::SetClock;
+use super::disks;
 use crate::commands::rooms::ImageWriter;
 use crate::commands::{Context, NodeView, Rules, failure, steps};
 use crate::conductor::ntp;
@@ -12,7 +13,7 @@ use crate::state::{Identity, StateDir};
 use ferric_common::wire::lookup::LookupResponse;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 /// Asks the configured time servers once more: clocks drift while a machine is cleaned for days.
@@ -38,6 +39,7 @@ pub(super) fn context(
     tls: Arc<rustls::ClientConfig>,
     set_clock: SetClock,
     reply_grace: Duration,
+    started: Instant,
 ) -> Context {
     let theirs = &lookup.config;
     let rules = Rules {
@@ -54,8 +56,7 @@ pub(super) fn context(
         clock_required: config.clock_required,
         inject_priority: config.inject_files_priority,
         verify: config.verify,
-        disk_wait: config.disk_wait_delay.saturating_mul(config.disk_wait_attempts),
-        disk_pause: config.disk_wait_delay.max(Duration::from_millis(100)),
+        disk_wait: disks::patience(config),
     };
     let shelf = Shelf::read(Path::new(outside::FOLDER), &steps::own_names());
     shelf.tell();
@@ -89,7 +90,7 @@ pub(super) fn context(
         }),
         set_clock,
         reply_grace,
-        started: std::time::Instant::now(),
+        started,
         leave: Notify::new(),
     }
 }

@@ -4,12 +4,16 @@ use super::*;
 use crate::commands::rooms::ImageWriter;
 use crate::config::Trust;
 use crate::fetch::Ask;
+use crate::platform::fake::machine::{FakeMachine, facts};
+use crate::platform::machine::Drivers;
 use crate::testing::{
     Act, Gate, LoopbackConductor, NODE, Received, ScriptedWriter, SmallMachine, TOKEN, found, image_info,
     until,
 };
+use ferric_common::wire::inventory::Interface;
 use ferric_common::wire::lookup::MASK;
 use serde_json::{Value, json};
+use std::sync::atomic::Ordering;
 
 fn parts(conductor: &str, folder: &Path, port: u16, writer: Act) -> Parts {
     let arguments = [
@@ -27,6 +31,7 @@ fn parts(conductor: &str, folder: &Path, port: u16, writer: Act) -> Parts {
         state: StateDir::open(folder).unwrap(),
         time: ntp::Patience::default(),
         reply_grace: Duration::ZERO,
+        began: Instant::now(),
     }
 }
 
@@ -199,6 +204,56 @@ fn the_clock_is_set_before_the_controller_hears_of_the_machine() {
     main.block_on(heartbeats(&conductor, 1));
     assert_eq!(machine.done().first(), Some(&"clock"));
     assert_eq!(seen.lock().unwrap().first(), Some(&0), "before the first request to the controller");
+    agent.shutdown_background();
+}
+
+/// Lives of a machine whose disks are the test's, against a conductor whose node wants the disk `late`.
+fn spawn_slow(
+    conductor: &LoopbackConductor,
+    folder: &Path,
+    port: u16,
+    drivers: Drivers,
+) -> (tokio::runtime::Runtime, Arc<FakeMachine>) {
+    let mut machine = FakeMachine::new();
+    let mac_address = "52:54:00:ab:cd:01".into();
+    machine.inventory.interfaces.push(Interface { mac_address, ..Interface::default() });
+    machine.set_drivers(drivers);
+    machine.set_disks(vec![facts("/dev/sda", 8 << 30, "early")]);
+    let machine = Arc::new(machine);
+    let (url, path) = (conductor.url.clone(), folder.to_path_buf());
+    let (agent, shared) = (runtime(), Arc::clone(&machine));
+    spawn_lives(&agent, move || Parts { machine: shared.clone(), ..parts(&url, &path, port, Act::Succeed) });
+    (agent, machine)
+}
+
+#[test]
+fn the_controller_hears_of_a_machine_once_its_disks_are_there() {
+    let main = runtime();
+    let hint = r#""properties":{"root_device":{"serial":"late"}}"#;
+    let answer = found(TOKEN).replace(r#""properties":{}"#, hint);
+    assert!(answer.contains(hint));
+    let start = || main.block_on(LoopbackConductor::start(&[(200, &answer)], &[(202, "")]));
+    let waits = |machine: &FakeMachine, count: usize| {
+        let enough = || (machine.waits.load(Ordering::Relaxed) >= count).then_some(());
+        main.block_on(until("the agent to wait", enough));
+    };
+
+    let (conductor, folder) = (start(), tempfile::tempdir().unwrap());
+    let (agent, machine) =
+        spawn_slow(&conductor, folder.path(), main.block_on(free_port()), Drivers::Loading);
+    waits(&machine, 4);
+    assert!(conductor.received("/").is_empty(), "drivers are still loading");
+    machine.set_drivers(Drivers::Loaded);
+    main.block_on(until("a lookup", || (!conductor.received("/v1/lookup").is_empty()).then_some(())));
+    agent.shutdown_background();
+
+    // Drivers are asked about twice in each wait: at the start, and for the disk that the node wants.
+    let (conductor, folder) = (start(), tempfile::tempdir().unwrap());
+    let (agent, machine) = spawn_slow(&conductor, folder.path(), main.block_on(free_port()), Drivers::Loaded);
+    waits(&machine, 4);
+    assert!(conductor.received("/v1/heartbeat").is_empty(), "the disk of the node is not there");
+    machine.set_disks(vec![facts("/dev/sda", 8 << 30, "early"), facts("/dev/sdb", 8 << 30, "late")]);
+    main.block_on(heartbeats(&conductor, 1));
     agent.shutdown_background();
 }
 

@@ -6,13 +6,14 @@ use crate::platform::block::BlockDevice;
 use crate::platform::drive::{ArrayOrder, Ata, Holder, HolderKind, Nvme};
 use crate::platform::efi::EfiVariables;
 use crate::platform::linux::tree::Tree;
-use crate::platform::machine::{Change, DiskFacts, LogFile, Look, Machine, MachineError};
+use crate::platform::machine::{Change, DiskFacts, Drivers, LogFile, Look, Machine, MachineError};
 use ferric_common::units::DiskOffset;
 use ferric_common::wire::inventory::{Disk, Inventory};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -61,6 +62,9 @@ pub struct FakeMachine {
     made: Mutex<Vec<ArrayOrder>>,
     /// Arrays that nobody has run yet, and the disks that they are then.
     asleep: Mutex<Vec<(ArrayOrder, DiskFacts)>>,
+    drivers: Mutex<Drivers>,
+    /// How often somebody asked about drivers.
+    pub waits: AtomicUsize,
     /// Arrays cannot be run.
     pub no_mdadm: bool,
     calls: Mutex<Vec<Call>>,
@@ -124,6 +128,11 @@ impl FakeMachine {
         *lock(&self.disks) = disks;
     }
 
+    /// Drivers load, or have loaded.
+    pub fn set_drivers(&self, drivers: Drivers) {
+        *lock(&self.drivers) = drivers;
+    }
+
     /// What was asked so far.
     pub fn calls(&self) -> Vec<Call> {
         lock(&self.calls).clone()
@@ -165,6 +174,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Machine for FakeMachine {
     fn inventory(&self) -> Inventory {
         self.inventory.clone()
+    }
+    fn drivers(&self) -> Drivers {
+        self.waits.fetch_add(1, Ordering::Relaxed);
+        *lock(&self.drivers)
     }
     fn disks(&self) -> Result<Vec<DiskFacts>, MachineError> {
         Ok(lock(&self.disks).clone())

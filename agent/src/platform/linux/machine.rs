@@ -3,7 +3,10 @@
 
 use super::efivars::{self, EfiVars};
 use super::handover::{self, Handover};
-use super::{STATE_DIR, addresses, clock, in_ramdisk, ioctl, ipmi, lldp, logs, netlink::Netlink, process};
+use super::{
+    SETTLED_MARKER, STATE_DIR, addresses, clock, in_ramdisk, ioctl, ipmi, lldp, logs, netlink::Netlink,
+    process,
+};
 use super::{arrays, ata::LinuxAta, holders, nvme::LinuxNvme, pstore};
 use crate::inventory::bmc::{self, Bmc};
 use crate::inventory::{self, Live, Roots, disks};
@@ -12,7 +15,7 @@ use crate::network::settings;
 use crate::platform::block::BlockDevice;
 use crate::platform::drive::{ArrayOrder, Ata, Holder, HolderKind, Nvme};
 use crate::platform::efi::EfiVariables;
-use crate::platform::machine::{Change, DiskFacts, LogFile, Look, Machine, MachineError};
+use crate::platform::machine::{Change, DiskFacts, Drivers, LogFile, Look, Machine, MachineError};
 use ferric_common::units::MIB;
 use ferric_common::wire::inventory::{Disk, Inventory};
 use nix::sys::reboot::{RebootMode, reboot};
@@ -146,6 +149,14 @@ impl Machine for LinuxMachine {
             found.disks = self.disks().unwrap_or_default().into_iter().map(|facts| facts.disk).collect();
         }
         found
+    }
+
+    fn drivers(&self) -> Drivers {
+        match (self.ramdisk, Path::new(SETTLED_MARKER).exists()) {
+            (false, _) => Drivers::NotOurs,
+            (true, false) => Drivers::Loading,
+            (true, true) => Drivers::Loaded,
+        }
     }
 
     fn disks(&self) -> Result<Vec<DiskFacts>, MachineError> {

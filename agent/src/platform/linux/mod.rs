@@ -30,6 +30,8 @@ pub mod uevent;
 pub const STATE_DIR: &str = "/run/ferric";
 /// Written by process 1 of the ramdisk alone: whoever finds it may power the machine off and open any of its disks.
 pub const RAMDISK_MARKER: &str = "/run/ferric/ramdisk";
+/// Exists once the drivers of all devices found at boot were loaded.
+pub const SETTLED_MARKER: &str = "/run/ferric/devices-settled";
 
 /// Whether this is the ramdisk, where the machine is ours.
 pub fn in_ramdisk() -> bool {

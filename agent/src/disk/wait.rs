@@ -1,0 +1,244 @@
+//! Waits for the disk that the operating system goes to: an adapter of many disks may take half a minute to show them, and a
+//! machine without disks can neither be inspected nor cleaned truthfully.
+//!
+//! Upstream behaviour: ironic-python-agent 13.0.0, `wait_for_disks`: at its start for any suitable disk, then for the one that the
+//! node's hints name, each at most (attempts - 1) times the delay, and on without it. Here looks come more often, drivers that are
+//! still loading are waited for first, and nothing is waited for twice or in vain.
+
+use super::choose::{self, ChooseError};
+use super::wipe::chain;
+use crate::platform::machine::{Drivers, Machine};
+use serde_json::{Map, Value};
+use std::time::Duration;
+
+/// Between two looks, if the settings do not ask for a shorter pause: a disk that has come is not left waiting.
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
+
+/// `disk_wait_attempts` and `disk_wait_delay`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Patience {
+    /// 0: nothing is waited for.
+    pub attempts: u32,
+    pub delay: Duration,
+}
+
+impl Patience {
+    /// From the first look to the last.
+    pub fn whole(self) -> Duration {
+        self.delay.saturating_mul(self.attempts.saturating_sub(1))
+    }
+
+    pub fn pause(self) -> Duration {
+        self.delay.clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
+    }
+}
+
+/// What a node says of its disks; of a node that nobody knows yet, nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    pub instance_info: Map<String, Value>,
+    pub properties: Map<String, Value>,
+}
+
+impl Wanted {
+    /// Whether it is another disk than the first that is large enough, for which the agent waited when it started. An array is
+    /// no disk that comes by itself: the command that needs it runs it.
+    pub fn is_particular(&self) -> bool {
+        let hints = |fields: &Map<String, Value>| fields.get("root_device").cloned().unwrap_or_default();
+        let hints = [hints(&self.instance_info), hints(&self.properties)];
+        let is_array = |name: &str| name.contains("/dev/md");
+        let names_array =
+            hints.iter().any(|hints| hints.get("name").and_then(Value::as_str).is_some_and(is_array));
+        let is_empty = |value: &Value| {
+            value.as_object().is_none_or(Map::is_empty) && value.as_array().is_none_or(Vec::is_empty)
+        };
+        let skips = self.properties.get("skip_block_devices").is_some_and(|list| !is_empty(list));
+        !names_array && (skips || hints.iter().any(|hints| !is_empty(hints)))
+    }
+}
+
+/// Waits. The disk, or none: then the agent goes on without, and whoever needs the disk says that it is missing.
+pub fn root_disk(
+    machine: &dyn Machine,
+    wanted: &Wanted,
+    patience: Patience,
+    pause: &dyn Fn(Duration),
+) -> Option<String> {
+    if patience.attempts == 0 || machine.drivers() == Drivers::NotOurs {
+        return None;
+    }
+    drivers(machine, patience, pause);
+    let (whole, mut waited, mut told) = (patience.whole(), Duration::ZERO, String::new());
+    loop {
+        let why = match look(machine, wanted) {
+            Ok(name) => {
+                if !waited.is_zero() {
+                    tracing::info!("{name} is there after {:.1} s", waited.as_secs_f64());
+                }
+                return Some(name);
+            }
+            Err(NotThere::Never) => return None,
+            Err(NotThere::Yet(why)) => why,
+        };
+        if waited >= whole {
+            tracing::warn!(
+                "no disk for the operating system within {} s, going on without: {why}",
+                whole.as_secs()
+            );
+            return None;
+        }
+        if why != told {
+            tracing::info!("waiting up to {} s for a disk for the operating system: {why}", whole.as_secs());
+            told = why;
+        }
+        pause(patience.pause());
+        waited = waited.saturating_add(patience.pause());
+    }
+}
+
+fn drivers(machine: &dyn Machine, patience: Patience, pause: &dyn Fn(Duration)) {
+    let mut waited = Duration::ZERO;
+    while machine.drivers() == Drivers::Loading {
+        if waited >= patience.whole() {
+            let seconds = waited.as_secs();
+            tracing::warn!(
+                "drivers of this machine are still loading after {seconds} s; going on with what is there"
+            );
+            return;
+        }
+        if waited.is_zero() {
+            tracing::info!("waiting for the drivers of this machine's devices");
+        }
+        pause(SHORTEST_PAUSE);
+        waited = waited.saturating_add(SHORTEST_PAUSE);
+    }
+}
+
+enum NotThere {
+    Yet(String),
+    /// What the node says cannot be read: the command that needs the disk tells.
+    Never,
+}
+
+fn look(machine: &dyn Machine, wanted: &Wanted) -> Result<String, NotThere> {
+    let disks = machine.disks().map_err(|error| NotThere::Yet(chain(&error)))?;
+    match choose::root_disk(&wanted.instance_info, &wanted.properties, &disks) {
+        Ok(facts) => Ok(facts.disk.name),
+        Err(ChooseError::BadHints { .. } | ChooseError::SkipList(_)) => Err(NotThere::Never),
+        Err(error) => Err(NotThere::Yet(chain(&error))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::platform::fake::machine::{FakeMachine, facts};
+    use ferric_common::units::GIB;
+    use serde_json::json;
+    use std::cell::RefCell;
+
+    const PATIENCE: Patience = Patience { attempts: 10, delay: Duration::from_secs(3) };
+
+    fn wanted(instance_info: Value, properties: Value) -> Wanted {
+        let fields = |value: Value| value.as_object().unwrap().clone();
+        Wanted { instance_info: fields(instance_info), properties: fields(properties) }
+    }
+
+    /// Waits on a machine to which `happens` does something as time goes by; the disk, and the seconds that it took.
+    fn wait(
+        wanted: &Wanted,
+        patience: Patience,
+        happens: impl Fn(f64, &FakeMachine),
+    ) -> (Option<String>, f64) {
+        let machine = FakeMachine::new();
+        machine.set_drivers(Drivers::Loaded);
+        happens(0.0, &machine);
+        let passed = RefCell::new(Duration::ZERO);
+        let found = root_disk(&machine, wanted, patience, &|pause| {
+            *passed.borrow_mut() += pause;
+            happens(passed.borrow().as_secs_f64(), &machine);
+        });
+        (found, passed.into_inner().as_secs_f64())
+    }
+
+    /// At this second the disks are these: `sda` of 8 GiB, `sdb` of 16 GiB, `sdc` of 1 GiB.
+    fn come(machine: &FakeMachine, names: &[&str]) {
+        let size = |name: &str| match name {
+            "sda" => 8 * GIB,
+            "sdb" => 16 * GIB,
+            _ => GIB,
+        };
+        machine
+            .set_disks(names.iter().map(|name| facts(&format!("/dev/{name}"), size(name), name)).collect());
+    }
+
+    #[test]
+    fn a_disk_that_is_there_costs_nothing_and_one_that_comes_is_taken_at_once() {
+        let any = Wanted::default();
+        assert_eq!(wait(&any, PATIENCE, |_, m| come(m, &["sda"])), (Some("/dev/sda".into()), 0.0));
+        // One that is too small is none.
+        let late =
+            |at: f64, m: &FakeMachine| if at < 20.0 { come(m, &["sdc"]) } else { come(m, &["sdc", "sdb"]) };
+        assert_eq!(wait(&any, PATIENCE, late), (Some("/dev/sdb".into()), 20.0));
+    }
+
+    #[test]
+    fn the_disk_that_the_node_names_is_waited_for() {
+        let named = wanted(json!({}), json!({"root_device": {"serial": "sdb"}}));
+        let late =
+            |at: f64, m: &FakeMachine| if at < 12.0 { come(m, &["sda"]) } else { come(m, &["sda", "sdb"]) };
+        assert_eq!(wait(&named, PATIENCE, late), (Some("/dev/sdb".into()), 12.0));
+        let skipped = wanted(json!({}), json!({"skip_block_devices": [{"serial": "sda"}]}));
+        assert_eq!(wait(&skipped, PATIENCE, late), (Some("/dev/sdb".into()), 12.0));
+    }
+
+    #[test]
+    fn a_machine_without_disks_waits_no_longer_than_upstream() {
+        assert_eq!(wait(&Wanted::default(), PATIENCE, |_, _| {}), (None, 27.0));
+        let once = Patience { attempts: 1, ..PATIENCE };
+        assert_eq!(wait(&Wanted::default(), once, |_, _| {}), (None, 0.0));
+        let never = Patience { attempts: 0, ..PATIENCE };
+        assert_eq!(wait(&Wanted::default(), never, |_, m| m.set_drivers(Drivers::Loading)), (None, 0.0));
+        // Hints that mean nothing do not come true by waiting.
+        let wrong = wanted(json!({"root_device": {"colour": "red"}}), json!({}));
+        assert_eq!(wait(&wrong, PATIENCE, |_, _| {}), (None, 0.0));
+        let elsewhere = FakeMachine::new();
+        let pause = |_| panic!("a workstation's disks are not waited for");
+        assert_eq!(root_disk(&elsewhere, &Wanted::default(), PATIENCE, &pause), None);
+    }
+
+    #[test]
+    fn drivers_are_waited_for_before_disks_are_and_not_for_ever() {
+        let loading = |until: f64| {
+            move |at: f64, m: &FakeMachine| {
+                come(m, &["sda"]);
+                m.set_drivers(if at < until { Drivers::Loading } else { Drivers::Loaded });
+            }
+        };
+        let (found, took) = wait(&Wanted::default(), PATIENCE, loading(14.95));
+        assert_eq!((found.as_deref(), (took * 10.0).round()), (Some("/dev/sda"), 150.0));
+        let (found, took) = wait(&Wanted::default(), PATIENCE, loading(1e9));
+        assert_eq!((found.as_deref(), took.round()), (Some("/dev/sda"), 27.0));
+    }
+
+    #[test]
+    fn only_what_the_agents_start_did_not_wait_for_is_particular() {
+        let hint = |hints: Value| json!({ "root_device": hints });
+        for (instance_info, properties, is) in [
+            (json!({}), json!({}), false),
+            (hint(json!({})), hint(json!(null)), false),
+            (json!({}), json!({"skip_block_devices": []}), false),
+            (hint(json!({"serial": "A"})), json!({}), true),
+            (json!({}), hint(json!({"size": ">= 10"})), true),
+            (json!({}), json!({"skip_block_devices": [{"serial": "A"}]}), true),
+            (json!({}), hint(json!({"name": "s== /dev/md0"})), false),
+        ] {
+            assert_eq!(
+                wanted(instance_info.clone(), properties.clone()).is_particular(),
+                is,
+                "{instance_info} {properties}"
+            );
+        }
+    }
+}
