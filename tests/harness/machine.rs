@@ -24,6 +24,7 @@ enum Order {
     Button,
     Boot(Option<BootDevice>),
     Link(bool),
+    Plug(PathBuf, String),
     Look,
     Quit,
 }
@@ -40,6 +41,8 @@ pub struct State {
     pub process: Option<u32>,
     /// Whether the network cable is where it was last told to be.
     pub link: Option<bool>,
+    /// The disk that was plugged in last.
+    pub plugged: Option<PathBuf>,
     /// Why QEMU ended, if it failed.
     pub failure: Option<String>,
 }
@@ -111,6 +114,15 @@ impl Machine {
     pub fn set_link(&self, up: bool) -> Result<()> {
         let told = || Ok((self.tell(Order::Link(up))?.link == Some(up)).then_some(()));
         wait::until("QEMU to take the order for the cable", Duration::from_secs(10), told, String::new)
+    }
+
+    /// Plugs one more disk, which exists already, into a machine that is on.
+    pub fn plug_disk(&self, path: &Path, serial: &str) -> Result<()> {
+        let told = || {
+            let order = Order::Plug(path.to_owned(), serial.to_owned());
+            Ok((self.tell(order)?.plugged.as_deref() == Some(path)).then_some(()))
+        };
+        wait::until("QEMU to take the order for the disk", Duration::from_secs(10), told, String::new)
     }
 
     /// The state now. Asking changes nothing.
@@ -219,6 +231,10 @@ fn own(spec: &Owned, inbox: &Receiver<(Order, SyncSender<State>)>) {
                     Order::Link(up) => {
                         let taken = qemu.as_mut().is_some_and(|qemu| qemu.set_link(up));
                         state.link = taken.then_some(up);
+                    }
+                    Order::Plug(path, serial) => {
+                        let taken = qemu.as_mut().is_some_and(|qemu| qemu.plug(&path, &serial));
+                        state.plugged = Some(path).filter(|_| taken);
                     }
                     Order::Look | Order::On | Order::Reset => {}
                 }

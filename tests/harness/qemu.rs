@@ -3,7 +3,7 @@
 use crate::accel::Accel;
 use crate::process::Background;
 use anyhow::{Context, Result};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -262,6 +262,18 @@ impl Qemu {
         self.listen();
         let order = format!("{{\"execute\":\"set_link\",\"arguments\":{{\"name\":\"net\",\"up\":{up}}}}}\n");
         self.qmp.as_mut().is_some_and(|qmp| qmp.write_all(order.as_bytes()).is_ok())
+    }
+
+    /// Plugs a disk into USB. Answers whether QEMU was there to be told.
+    pub fn plug(&mut self, disk: &Path, serial: &str) -> bool {
+        self.listen();
+        let file = json!({"driver": "file", "filename": disk});
+        let medium = json!({"node-name": "plugged", "driver": "raw", "file": file});
+        let device = json!({"id": "plugged", "driver": "usb-storage", "drive": "plugged", "serial": serial});
+        let orders = [("blockdev-add", medium), ("device_add", device)];
+        let words =
+            orders.map(|(order, words)| format!("{}\n", json!({"execute": order, "arguments": words})));
+        self.qmp.as_mut().is_some_and(|qmp| qmp.write_all(words.concat().as_bytes()).is_ok())
     }
 
     pub fn log(&self) -> &Path {

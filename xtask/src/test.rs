@@ -18,6 +18,7 @@ pub const MACHINE_TESTS: &[&str] = &[
     "e2e_inspection",
     "e2e_deploy",
     "e2e_clean",
+    "e2e_disks",
     "e2e_steps",
     "e2e_kill",
     "e2e_bad_input",
