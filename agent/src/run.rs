@@ -243,7 +243,7 @@ async fn serve(
     ready: Ready,
     stop: impl Future<Output = ()>,
 ) -> Result<(), Fatal> {
-    let Parts { config, machine, writer, state, time, reply_grace, began } = parts;
+    let (config, state) = (parts.config.clone(), parts.state.clone());
     let Ready { identity, server_tls } = ready;
     let advertised = identity.advertised.clone().unwrap_or_default();
     let token = AgentToken::new(identity.token.clone()).ok_or("the saved agent token is too short")?;
@@ -252,19 +252,7 @@ async fn serve(
         minimum => self::outgoing(&config, minimum)?,
     };
     let earlier = if node.resumed { state.commands()? } else { Vec::new() };
-    let set_clock = context::set_clock(&config, &machine, time);
-    let context = context::context(
-        &config,
-        &node.lookup,
-        identity,
-        &state,
-        machine,
-        writer,
-        outgoing,
-        set_clock,
-        reply_grace,
-        began,
-    );
+    let context = context::context(parts, &node.lookup, identity, outgoing);
     let (context, ended) = (Arc::new(context), Arc::new(Notify::new()));
     let executor = Arc::new(Executor::new(Arc::clone(&context), earlier, Some(state), Arc::clone(&ended)));
 

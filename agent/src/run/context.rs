@@ -1,23 +1,21 @@
 //! What all commands of a life work with: put together from the settings, the lookup and the ramdisk.
 
+use super::{Parts, disks};
 use crate::commands::context::SetClock;
-use super::disks;
-use crate::commands::rooms::ImageWriter;
 use crate::commands::{Context, NodeView, Rules, failure, steps};
 use crate::conductor::ntp;
 use crate::config::{Config, Trust};
 use crate::outside::{self, Shelf};
 use crate::platform::linux::child::LinuxPrograms;
 use crate::platform::machine::Machine;
-use crate::state::{Identity, StateDir};
+use crate::state::Identity;
 use ferric_common::wire::lookup::LookupResponse;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 /// Asks the configured time servers once more: clocks drift while a machine is cleaned for days.
-pub(super) fn set_clock(config: &Config, machine: &Arc<dyn Machine>, time: ntp::Patience) -> SetClock {
+fn set_clock(config: &Config, machine: &Arc<dyn Machine>, time: ntp::Patience) -> SetClock {
     let (config, machine, runtime) = (config.clone(), Arc::clone(machine), tokio::runtime::Handle::current());
     Box::new(move || {
         if config.ntp_servers.is_empty() {
@@ -28,19 +26,14 @@ pub(super) fn set_clock(config: &Config, machine: &Arc<dyn Machine>, time: ntp::
     })
 }
 
-#[allow(clippy::too_many_arguments)]
 pub(super) fn context(
-    config: &Config,
+    parts: Parts,
     lookup: &LookupResponse,
     identity: Identity,
-    state: &StateDir,
-    machine: Arc<dyn Machine>,
-    writer: Box<dyn ImageWriter>,
     tls: Arc<rustls::ClientConfig>,
-    set_clock: SetClock,
-    reply_grace: Duration,
-    started: Instant,
 ) -> Context {
+    let Parts { config, machine, writer, state, time, reply_grace, began } = parts;
+    let set_clock = set_clock(&config, &machine, time);
     let theirs = &lookup.config;
     let rules = Rules {
         md5: theirs.agent_md5_checksum_enable.unwrap_or(config.md5_enabled),
@@ -56,12 +49,12 @@ pub(super) fn context(
         clock_required: config.clock_required,
         inject_priority: config.inject_files_priority,
         verify: config.verify,
-        disk_wait: disks::patience(config),
+        disk_wait: disks::patience(&config),
     };
     let shelf = Shelf::read(Path::new(outside::FOLDER), &steps::own_names());
     shelf.tell();
     let written = identity.written.clone();
-    let (state, identity) = (state.clone(), Mutex::new(identity));
+    let identity = Mutex::new(identity);
     Context {
         machine,
         writer,
@@ -90,7 +83,7 @@ pub(super) fn context(
         }),
         set_clock,
         reply_grace,
-        started,
+        started: began,
         leave: Notify::new(),
     }
 }

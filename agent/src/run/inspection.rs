@@ -45,7 +45,7 @@ pub(super) async fn stay(
     tls: Arc<rustls::ClientConfig>,
     stop: impl Future<Output = ()>,
 ) -> Result<(), Fatal> {
-    let Parts { config, machine, writer, state, time, reply_grace, began } = parts;
+    let config = parts.config.clone();
     tracing::info!("no controller is named to look up this machine at (ipa-api-url): waiting for power-off");
     let mut random = [0u8; 32];
     getrandom::fill(&mut random).map_err(|error| format!("making a token: {error}"))?;
@@ -54,9 +54,7 @@ pub(super) async fn stay(
     let token = AgentToken::new(token).ok_or("making a token")?;
     let nobody = remembered(&identity);
     let listener = listen(&config).await?;
-    let set_clock = context::set_clock(&config, &machine, time);
-    let context =
-        context::context(&config, &nobody, identity, &state, machine, writer, tls, set_clock, reply_grace, began);
+    let context = context::context(parts, &nobody, identity, tls);
     let executor = Arc::new(Executor::new(Arc::new(context), Vec::new(), None, Arc::new(Notify::new())));
     let base = format!("http://localhost:{}", config.listen_port);
     let served = served(executor, token, ReadRule::Always, base);
