@@ -31,6 +31,12 @@ struct Place {
     /// For the URL's own host.
     authorization: Option<HeaderValue>,
     validator: Option<Validator>,
+    /// Bytes of the image came from here.
+    gave: bool,
+    /// It refused, or what it has is something else: it is not asked again.
+    dropped: bool,
+    /// Failed tries since there was progress.
+    tries: u32,
 }
 
 pub struct HttpSource {
@@ -54,6 +60,7 @@ pub struct HttpSource {
     /// Bytes still to be skipped: the server began at 0 again.
     skip: u64,
     resumes: u32,
+    /// Failed tries since there was progress, of all places together.
     tries: u32,
     /// The connection that failed had brought so much that the next is asked for at once.
     moved: bool,
@@ -96,7 +103,7 @@ impl HttpSource {
         let place = |text: &String| {
             let url = answer::parse_url(text)?;
             let authorization = image.authorization.clone().or_else(|| basic(&url));
-            Ok(Place { url, authorization, validator: None })
+            Ok(Place { url, authorization, validator: None, gave: false, dropped: false, tries: 0 })
         };
         let places = image.urls.iter().map(place).collect::<Result<Vec<_>, ImageError>>()?;
         let Some(first) = places.first() else {
@@ -152,7 +159,8 @@ impl HttpSource {
         loop {
             match self.probe_once() {
                 Ok(()) => {
-                    self.tries = 0;
+                    self.count_anew();
+                    self.mark_giver();
                     return Ok(());
                 }
                 Err(failure) => self.after(failure, 0)?,
@@ -197,7 +205,8 @@ impl HttpSource {
         loop {
             match self.fetch_once(range.clone()) {
                 Ok(bytes) => {
-                    self.tries = 0;
+                    self.count_anew();
+                    self.mark_giver();
                     return Ok(bytes);
                 }
                 Err(failure) => self.after(failure, range.start)?,
@@ -234,13 +243,14 @@ impl HttpSource {
             match self.advance(buffer) {
                 Ok(count) => {
                     self.at += count as u64;
+                    self.mark_giver();
                     return Ok(count);
                 }
                 Err(failure) => {
                     self.stream = None;
                     self.moved = self.at >= self.last_progress + PROGRESS;
                     if self.moved {
-                        self.tries = 0;
+                        self.count_anew();
                         self.last_progress = self.at;
                     }
                     self.after(failure, self.at)?;

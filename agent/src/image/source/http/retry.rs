@@ -4,6 +4,9 @@ use super::{Failure, HttpSource, answer};
 use crate::image::ImageError;
 use std::time::Duration;
 
+/// The longest pause before a try.
+const LONGEST: Duration = Duration::from_secs(60);
+
 impl HttpSource {
     /// Decides after a failed try: another URL, a pause, or the end.
     pub(super) fn after(&mut self, failure: Failure, at: u64) -> Result<(), ImageError> {
@@ -11,44 +14,82 @@ impl HttpSource {
         if self.cancel.is_set() {
             return Err(ImageError::Cancelled);
         }
-        let ended = match failure {
-            Failure::Ended(more) => Some(at + more),
-            _ => None,
-        };
-        let cause = match failure {
-            Failure::Transient(cause) => cause,
+        let words = match &failure {
+            Failure::Transient(cause) => cause.clone(),
             Failure::Ended(more) => format!("the connection ended after {} bytes", at + more),
-            // Another server may have what this one refuses.
-            Failure::Fatal(error @ ImageError::Refused { .. }) if self.current + 1 < self.places.len() => {
-                error.to_string()
-            }
-            Failure::Fatal(error) => return Err(error),
+            Failure::Fatal(error) => format!("{error}; it is not asked again"),
         };
+        if matches!(&failure, Failure::Fatal(error) if !self.is_of_the_place(error)) {
+            return Err(self.last_word(failure, at, words));
+        }
         self.tries += 1;
-        let others = self.places.len() as u32;
-        if self.tries >= self.timeouts.tries.saturating_mul(others.max(1)) {
-            return Err(match (ended, self.length) {
-                (Some(got), Some(expected)) => ImageError::Truncated {
-                    url: self.name.clone(),
-                    got: got.into(),
-                    expected: expected.into(),
-                },
-                _ => ImageError::Fetch { url: self.name.clone(), at, tries: self.tries, cause },
-            });
+        if let Some(place) = self.places.get_mut(self.current) {
+            place.tries += 1;
+            place.dropped = matches!(failure, Failure::Fatal(_));
         }
-        if others > 1 {
-            self.current = (self.current + 1) % self.places.len();
-            if let Some(place) = self.places.get(self.current) {
-                self.name = answer::display(&place.url);
-            }
+        let Some(next) = self.next() else { return Err(self.last_word(failure, at, words)) };
+        let pause = self.pause(next);
+        tracing::warn!("{} at byte {at}: {words}; try {} in {pause:?}", self.name, self.tries + 1);
+        self.current = next;
+        if let Some(place) = self.places.get(next) {
+            self.name = answer::display(&place.url);
         }
-        let pause = if std::mem::take(&mut self.moved) {
-            Duration::ZERO
-        } else {
-            self.timeouts.pause.saturating_mul(1 << ((self.tries - 1) / others.max(1)).min(6))
-        };
-        tracing::warn!("{} at byte {at}: {cause}; try {} in {pause:?}", self.name, self.tries + 1);
-        self.cancel.pause(pause.min(Duration::from_secs(60)));
+        self.cancel.pause(pause);
         Ok(())
+    }
+
+    /// Whether another place may do better: one that refuses, or has something else than the others.
+    fn is_of_the_place(&self, error: &ImageError) -> bool {
+        match error {
+            ImageError::Refused { .. } | ImageError::Url { .. } | ImageError::Empty => true,
+            ImageError::Changed { .. } | ImageError::Truncated { .. } | ImageError::TooLong { .. } => {
+                // Where bytes came from here before, what came before is in doubt too.
+                self.places.get(self.current).is_some_and(|place| !place.gave)
+            }
+            _ => false,
+        }
+    }
+
+    /// The place to be asked after the current one: those that are left, in turn.
+    fn next(&self) -> Option<usize> {
+        let count = self.places.len();
+        let mut turn = (1..=count).map(|n| (self.current + n) % count.max(1));
+        turn.find(|n| {
+            self.places.get(*n).is_some_and(|place| !place.dropped && place.tries < self.timeouts.tries)
+        })
+    }
+
+    /// Doubles with the failed tries of the place that comes next.
+    fn pause(&mut self, next: usize) -> Duration {
+        if std::mem::take(&mut self.moved) {
+            return Duration::ZERO;
+        }
+        let tries = self.places.get(next).map_or(0, |place| place.tries);
+        self.timeouts.pause.saturating_mul(1 << tries.saturating_sub(1).min(6)).min(LONGEST)
+    }
+
+    /// The error when nothing is left to be tried; `words` say what happened.
+    fn last_word(&self, failure: Failure, at: u64, words: String) -> ImageError {
+        let url = self.name.clone();
+        match (failure, self.length) {
+            (Failure::Fatal(error), _) => error,
+            (Failure::Ended(more), Some(expected)) => {
+                ImageError::Truncated { url, got: (at + more).into(), expected: expected.into() }
+            }
+            _ => ImageError::Fetch { url, at, tries: self.tries, cause: words },
+        }
+    }
+
+    /// There was progress: every place has all its tries again.
+    pub(super) fn count_anew(&mut self) {
+        self.tries = 0;
+        self.places.iter_mut().for_each(|place| place.tries = 0);
+    }
+
+    /// Bytes came from the current place.
+    pub(super) fn mark_giver(&mut self) {
+        if let Some(place) = self.places.get_mut(self.current) {
+            place.gave = true;
+        }
     }
 }
