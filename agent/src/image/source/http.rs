@@ -276,7 +276,7 @@ impl HttpSource {
             Some(stream) => stream,
             None => self.reopen()?,
         };
-        self.check_rate(self.at)?;
+        self.check_rate(self.at - self.skip)?;
         while self.skip > 0 {
             let mut scratch = [0; SKIP];
             let room = self.skip.min(SKIP as u64) as usize;
@@ -285,7 +285,7 @@ impl HttpSource {
                 return Err(Failure::Ended(0));
             }
             self.skip -= count as u64;
-            self.check_rate(self.at)?;
+            self.check_rate(self.at - self.skip)?;
         }
         let count = stream.read(buffer)?;
         match self.length {
@@ -314,11 +314,12 @@ impl HttpSource {
             // The server knows no ranges: what we have is skipped, the digest covers the seam.
             self.skip = at;
         }
-        self.window = (Instant::now(), self.at);
+        self.window = (Instant::now(), at - self.skip);
         Ok(connection)
     }
 
-    /// A server that trickles is as useless as a silent one. `got` counts on from where [`Self::window`] began.
+    /// A server that trickles is as useless as a silent one. `got` counts on from where [`Self::window`] began: of a stream, what
+    /// is skipped counts too.
     fn check_rate(&mut self, got: u64) -> Result<(), Failure> {
         if self.cancel.is_set() {
             return Err(ImageError::Cancelled.into());

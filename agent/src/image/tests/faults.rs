@@ -199,6 +199,23 @@ fn ranges_that_are_ignored_later_are_skipped_over() {
     assert_eq!(later(Answer::no_ranges()), ("complete".into(), Left::Complete));
 }
 
+/// The bytes that are skipped take many times the time in which the rate is looked at.
+#[test]
+fn skipping_what_is_known_is_no_slow_transfer() {
+    let image = image();
+    let cut = Answer { end: End::Close(3 << 20), ..Answer::no_ranges() };
+    let steady = Answer { end: End::Trickle(64 << 10), ..Answer::no_ranges() };
+    let server = Server::new(&image, [cut, steady], Answer::status(503));
+    let mut patience = Patience { attempts: 1, ..hasty() };
+    patience.timeouts.slow_time = Duration::from_millis(100);
+    patience.timeouts.slow_rate = 1;
+    patience.timeouts.silence = Duration::from_secs(10);
+    let request = ask(&server.url(), ImageFormat::Raw, &image);
+    let (result, disk) = write_with(&request, MemDisk::new(SIZE as u64), &patience, &CancelFlag::default());
+    assert_eq!(words(&result), "complete");
+    assert_eq!(left(&disk.content(), &image), Left::Complete);
+}
+
 #[test]
 fn a_length_is_wanted() {
     ends(
