@@ -27,7 +27,21 @@ pub enum Framing {
 
 /// What tells two versions of a file apart.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Validator(pub HeaderValue);
+pub struct Validator {
+    header: HeaderName,
+    value: HeaderValue,
+}
+
+impl Validator {
+    /// What If-Range says.
+    pub fn text(&self) -> &str {
+        self.value.to_str().unwrap_or_default()
+    }
+    /// Whether an answer is about the same version; `None` where it does not say.
+    pub fn is_still(&self, headers: &HeaderMap) -> Option<bool> {
+        headers.get(&self.header).map(|value| value == self.value)
+    }
+}
 
 /// The head and its minor version.
 ///
@@ -97,8 +111,12 @@ pub fn chunk_size(line: &[u8]) -> Option<u64> {
 
 /// The file's version: its ETag where that is a strong one, else its date.
 pub fn validator(headers: &HeaderMap) -> Option<Validator> {
-    let strong = headers.get(header::ETAG).filter(|v| !v.as_bytes().starts_with(b"W/"));
-    strong.or_else(|| headers.get(header::LAST_MODIFIED)).cloned().map(Validator)
+    let said = |header: HeaderName| {
+        let value = headers.get(&header).filter(|value| value.to_str().is_ok())?.clone();
+        Some(Validator { header, value })
+    };
+    let strong = said(header::ETAG).filter(|tag| !tag.text().starts_with("W/"));
+    strong.or_else(|| said(header::LAST_MODIFIED))
 }
 
 /// The body's length, where it is said.

@@ -14,6 +14,7 @@ use super::{START, Timeouts};
 use crate::fetch::{Proxies, basic};
 use crate::image::{CancelFlag, ImageError, ImageRequest};
 use ferric_common::limits;
+use http::StatusCode;
 use http::header::HeaderValue;
 use request::Wanted;
 use std::ops::Range;
@@ -417,10 +418,11 @@ impl HttpSource {
         if head.status.is_success()
             && let Some(place) = self.places.get_mut(self.current)
         {
-            let now = head::validator(&head.headers);
+            // With the validator went If-Range: a part then is of the same file, and need not say so again.
+            let is_part = range.is_some() && head.status == StatusCode::PARTIAL_CONTENT;
             match &place.validator {
-                None => place.validator = now,
-                Some(before) if now.as_ref() != Some(before) => {
+                None => place.validator = head::validator(&head.headers),
+                Some(before) if !before.is_still(&head.headers).unwrap_or(is_part) => {
                     return Err(self.changed("its ETag or date is another").into());
                 }
                 Some(_) => {}

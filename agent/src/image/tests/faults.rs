@@ -216,6 +216,33 @@ fn skipping_what_is_known_is_no_slow_transfer() {
     assert_eq!(left(&disk.content(), &image), Left::Complete);
 }
 
+/// RFC 9110, 15.3.7: a 206 to a request with If-Range need not repeat what the client has already.
+#[test]
+fn a_part_without_a_date_is_of_the_same_file() {
+    const DATE: Option<&str> = Some("Mon, 02 Nov 2026 10:00:00 GMT");
+    const LATER: Option<&str> = Some("Tue, 03 Nov 2026 10:00:00 GMT");
+    let (tag, other) = (Answer::default().etag, Some("\"two\""));
+    let both = |etag, modified, held| Answer { etag, modified, held, ..Answer::default() };
+    for (first, then, good) in [
+        (both(None, DATE, DATE), both(None, None, DATE), true),
+        (both(None, DATE, DATE), both(None, DATE, DATE), true),
+        (both(None, DATE, DATE), both(tag, None, DATE), true),
+        (both(tag, DATE, tag), both(None, DATE, tag), true),
+        (both(tag, DATE, tag), both(None, None, tag), true),
+        (both(None, DATE, DATE), both(None, LATER, DATE), false),
+        (both(tag, DATE, tag), both(other, DATE, tag), false),
+        // All of the file once more is the answer about a file that changed, or of a server that knows no parts: that must say.
+        (both(None, DATE, DATE), Answer { ranges: false, ..both(None, None, None) }, false),
+    ] {
+        let cut = Answer { end: End::Close(2 << 20), ..then.clone() };
+        let script = if good { vec![first.clone(), cut] } else { vec![first.clone()] };
+        let (text, left) = serve(script, then.clone());
+        assert_eq!(text == "complete", good, "{first:?} {then:?}: {text}");
+        assert_eq!(left == Left::Complete, good, "{text}");
+        assert!(good || text.contains("its ETag or date is another"), "{text}");
+    }
+}
+
 #[test]
 fn a_length_is_wanted() {
     ends(

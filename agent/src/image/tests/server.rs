@@ -32,6 +32,8 @@ pub struct Answer {
     pub etag: Option<&'static str>,
     /// Last-Modified.
     pub modified: Option<&'static str>,
+    /// What If-Range is held against, where the answer does not say it.
+    pub held: Option<&'static str>,
     pub end: End,
     pub status: Option<u16>,
     pub location: Option<String>,
@@ -56,6 +58,7 @@ impl Default for Answer {
             ranges: true,
             etag: Some("\"one\""),
             modified: None,
+            held: None,
             end: End::Whole,
             status: None,
             location: None,
@@ -262,7 +265,7 @@ fn reply(mut stream: &TcpStream, shared: &Shared, request: &Seen, answer: &Answe
 /// The range to be sent: start and end (exclusive).
 fn asked(request: &Seen, answer: &Answer, length: u64) -> Option<(u64, u64)> {
     let range = request.headers.get("range").filter(|_| answer.ranges)?.strip_prefix("bytes=")?;
-    let held = answer.etag.or(answer.modified);
+    let held = answer.held.or(answer.etag).or(answer.modified);
     if request.headers.get("if-range").is_some_and(|validator| Some(validator.as_str()) != held) {
         return None;
     }

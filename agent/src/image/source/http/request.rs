@@ -36,8 +36,8 @@ impl Wanted {
                 u64::MAX => field("Range", &format!("bytes={}-", range.start)),
                 end => field("Range", &format!("bytes={}-{}", range.start, end.saturating_sub(1))),
             }
-            if let Some(value) = self.validator.as_ref().and_then(|v| v.0.to_str().ok()) {
-                field("If-Range", value);
+            if let Some(validator) = &self.validator {
+                field("If-Range", validator.text());
             }
         }
         if let Some(value) = text_of(self.authorization.as_ref())
