@@ -47,7 +47,7 @@ fn declared(context: &Context, image: &Image) -> Result<Digest, Failure> {
 }
 
 /// How an image, and what stands beside it, is asked for.
-pub(super) fn means<'a>(context: &'a Context, image: &'a Image) -> Means<'a> {
+fn means<'a>(context: &'a Context, image: &'a Image) -> Means<'a> {
     Means { tls: &context.tls, authorization: image.authorization.clone(), proxies: Some(&image.proxies) }
 }
 

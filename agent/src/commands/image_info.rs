@@ -4,7 +4,7 @@
 
 use super::{Failure, Rules, failure};
 use crate::fetch::Proxies;
-use crate::image::ImageFormat;
+use crate::image::{ImageFormat, permit};
 use base64::Engine as _;
 use ferric_common::limits;
 use ferric_common::wire::command::ImageInfo;
@@ -24,7 +24,7 @@ pub enum Sum {
 pub struct Image {
     pub id: String,
     pub urls: Vec<Url>,
-    /// What the image is said to be. Not said: the first bytes decide, and the pipeline checks them again.
+    /// What the image is said to be. Not said: its first bytes decide in the pipeline, which holds them to what is permitted.
     pub declared: Option<ImageFormat>,
     pub sum: Sum,
     /// The whole header value.
@@ -127,7 +127,6 @@ fn sum_of(algorithm: Option<String>, value: String, rules: &Rules) -> Result<Sum
 /// The formats `raw.gz`, `raw.xz`, `raw.zst` and `raw.bz2` are ours; whoever permits raw permits them.
 fn declared(info: &ImageInfo, rules: &Rules) -> Result<Option<ImageFormat>, Failure> {
     let format = info.disk_format.as_deref().unwrap_or("unknown").trim().to_ascii_lowercase();
-    let permitted = &rules.permitted_formats;
     let known = match format.as_str() {
         "gpt" => ImageFormat::Raw,
         "" | "unknown" => return Ok(None),
@@ -138,13 +137,8 @@ fn declared(info: &ImageInfo, rules: &Rules) -> Result<Option<ImageFormat>, Fail
             ))
         })?,
     };
-    let plain = format.split('.').next().unwrap_or_default();
-    if !permitted.is_empty() && !permitted.iter().any(|name| name == plain) {
-        return Err(failure::INVALID_IMAGE.with(format!(
-            "Security: Detected image format was {format}, but only {} are allowed",
-            permitted.join(", ")
-        )));
-    }
+    permit(&format, &rules.permitted_formats)
+        .map_err(|error| failure::INVALID_IMAGE.with(error.to_string()))?;
     Ok(Some(known))
 }
 

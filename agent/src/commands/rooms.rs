@@ -9,7 +9,7 @@ use crate::disk::erase::{self, board::Watch};
 use crate::disk::wipe::{self, EraseError};
 use crate::disk::{look, raid};
 use crate::image::error::Class;
-use crate::image::{self, ImageError, ImageFormat, ImageRequest, WriteRequest};
+use crate::image::{self, ImageError, ImageRequest, WriteRequest};
 use crate::platform::block::BlockDevice;
 use crate::platform::linux::process;
 use crate::platform::machine::MachineError;
@@ -22,7 +22,6 @@ use std::sync::Arc;
 /// A checked image with everything that the pipeline needs.
 pub struct WriteOrder {
     pub image: Image,
-    pub format: ImageFormat,
     pub digest: Digest,
     pub config_drive: Option<Vec<u8>>,
 }
@@ -53,13 +52,14 @@ impl ImageWriter for Pipeline {
         disk: &Arc<dyn BlockDevice>,
         job: &Job,
     ) -> Result<(), Failure> {
-        let WriteOrder { image, format, digest, config_drive } = order;
+        let WriteOrder { image, digest, config_drive } = order;
         let id = image.id.clone();
         let request = WriteRequest {
             image: ImageRequest {
                 id: image.id,
                 urls: image.urls.iter().map(ToString::to_string).collect(),
-                format,
+                format: image.declared,
+                permitted: context.rules.permitted_formats.clone(),
                 digest,
                 authorization: image.authorization,
                 proxies: image.proxies,

@@ -1,19 +1,15 @@
 //! Namespace `standby`: write an image, flush, end the machine.
 
 use super::configdrive;
-use super::image_info::{self, Image};
+use super::image_info;
 use super::rooms::{self, WriteOrder};
 use super::{Context, Failure, Job, Params, checksum, context, failure};
 use crate::disk::aligned;
-use crate::fetch::{self, Ask};
-use crate::image::ImageFormat;
 use crate::platform::block::BlockDevice;
 use crate::state::Written;
 use ferric_common::units::{ByteCount, DiskOffset};
-use http::header::{HeaderValue, RANGE};
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
-use std::time::Duration;
 
 pub fn validate_image(context: &Context, params: &Params) -> Result<(), Failure> {
     let image_info = params.get("image_info").unwrap_or(&Value::Null);
@@ -57,17 +53,13 @@ pub fn write(
     {
         return Ok(said(&before, "already present on"));
     }
-    let format = match image.declared {
-        Some(format) => format,
-        None => sniff(context, &image)?,
-    };
     // From here on the disk changes: what was on it before is no longer complete.
     context.forget_written();
     let disk = context.machine.open_disk(&device).map_err(|error| {
         failure::BLOCK_DEVICE.with(format!("opening the root disk {device}: {}", failure::chain(&error)))
     })?;
     tracing::info!("writing image {} to {device} ({})", image.id, disk.size());
-    context.writer.write(context, WriteOrder { image, format, digest, config_drive }, &disk, job)?;
+    context.writer.write(context, WriteOrder { image, digest, config_drive }, &disk, job)?;
     plan.root_uuid = disk_signature(disk.as_ref())?;
     drop(disk);
     if let Err(error) = context.machine.reread_partitions(&device) {
@@ -96,34 +88,6 @@ fn disk_signature(disk: &dyn BlockDevice) -> Result<String, Failure> {
     })?;
     let bytes: [u8; 4] = bytes.try_into().unwrap_or_default();
     Ok(format!("0x{:08x}", u32::from_le_bytes(bytes)))
-}
-
-/// Reads the first bytes of an image whose format was not said. Only tells qcow2 from the rest; the pipeline checks the
-/// content again and refuses what it is not.
-fn sniff(context: &Context, image: &Image) -> Result<ImageFormat, Failure> {
-    let mut last = String::new();
-    for url in &image.urls {
-        let mut ask = Ask::get(url.clone(), 16 << 10, Duration::from_secs(30));
-        ask.headers.push((RANGE, HeaderValue::from_static("bytes=0-3")));
-        match context.runtime.block_on(fetch::follow(&checksum::means(context, image), ask)) {
-            Ok(answer) if answer.status == 206 => {
-                return Ok(if answer.body.starts_with(b"QFI\xfb") {
-                    ImageFormat::Qcow2
-                } else {
-                    ImageFormat::Raw
-                });
-            }
-            Ok(answer) => {
-                last = format!("the server answered {} to a request for the first 4 bytes", answer.status)
-            }
-            Err(error) => last = error.to_string(),
-        }
-    }
-    Err(failure::INVALID_IMAGE.with(format!(
-        "the format of image {} was not given and could not be found out ({last}); set instance_info/image_disk_format \
-         to raw or qcow2",
-        image.id
-    )))
 }
 
 pub fn get_partition_uuids(context: &Context, _params: &Params, _job: &Job) -> Result<Value, Failure> {

@@ -30,6 +30,11 @@ pub enum ImageError {
     Digest { expected: Digest, actual: Digest, received: ByteCount },
     #[error("the image is declared {declared}, but its content is {found}{hint}")]
     WrongFormat { declared: ImageFormat, found: &'static str, hint: &'static str },
+    #[error("the image's format is not declared, and its content is {found}{hint}")]
+    NoFormat { found: &'static str, hint: &'static str },
+    /// In ironic-python-agent's words.
+    #[error("Security: Detected image format was {found}, but only {permitted} are allowed")]
+    NotPermitted { found: String, permitted: String },
     #[error("the image's qcow2 structure: {0}")]
     Qcow2(#[from] Qcow2Error),
     #[error("the image needs {needed}, the disk {disk} has only {size}")]

@@ -32,6 +32,50 @@ fn none(packing: Packing) -> &'static str {
     }
 }
 
+/// What the image is written as: what it was declared, if its start agrees; else what its start shows, if that is permitted.
+/// (A declaration is held to what is permitted when it comes in.) `name` is its URL or path.
+///
+/// # Errors
+/// [`ImageError::WrongFormat`], [`ImageError::NoFormat`], [`ImageError::NotPermitted`].
+pub fn decide(
+    declared: Option<ImageFormat>,
+    permitted: &[String],
+    name: &str,
+    start: &[u8],
+) -> Result<ImageFormat, ImageError> {
+    if let Some(declared) = declared {
+        let format = declared.named(name);
+        return check(format, start).map(|()| format);
+    }
+    let is_qcow2 = check(ImageFormat::Qcow2, start).is_ok();
+    let format = if is_qcow2 { ImageFormat::Qcow2 } else { ImageFormat::Raw.named(name) };
+    check(format, start).map_err(|error| match error {
+        ImageError::WrongFormat { found, hint, .. } => ImageError::NoFormat { found, hint },
+        other => other,
+    })?;
+    // A raw image with a partition table is `gpt` there, whichever table it is.
+    let found = match format {
+        ImageFormat::Qcow2 => "qcow2",
+        ImageFormat::Raw if start.get(510..512) == Some(b"\x55\xaa") => "gpt",
+        ImageFormat::Raw | ImageFormat::Packed(_) => "raw",
+    };
+    permit(found, permitted)?;
+    Ok(format)
+}
+
+/// Whether a format may be written; an empty list permits all.
+///
+/// # Errors
+/// [`ImageError::NotPermitted`].
+pub fn permit(found: &str, permitted: &[String]) -> Result<(), ImageError> {
+    // What is compressed is raw, once it is unpacked.
+    let plain = found.split('.').next().unwrap_or_default();
+    if permitted.is_empty() || permitted.iter().any(|name| name == plain) {
+        return Ok(());
+    }
+    Err(ImageError::NotPermitted { found: found.to_string(), permitted: permitted.join(", ") })
+}
+
 /// Compares the start of the file with the declared format.
 ///
 /// # Errors
@@ -61,6 +105,34 @@ pub fn check(declared: ImageFormat, start: &[u8]) -> Result<(), ImageError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn decided(permitted: &str, name: &str, start: &[u8]) -> String {
+        let permitted = permitted.split(',').filter(|n| !n.is_empty()).map(String::from).collect::<Vec<_>>();
+        decide(None, &permitted, name, start).map_or_else(|e| e.to_string(), |format| format.to_string())
+    }
+
+    #[test]
+    fn what_was_not_declared_is_what_its_start_shows_if_that_is_permitted() {
+        let mut table = [0; 512];
+        table[510..].copy_from_slice(b"\x55\xaa");
+        let all = "raw,gpt,qcow2";
+        assert_eq!(decided(all, "http://h/a.gz", b"QFI\xfb"), "qcow2");
+        assert_eq!(decided("", "http://h/a", b"QFI\xfb"), "qcow2");
+        assert_eq!(decided(all, "http://h/a.gz", b"\x1f\x8b\x08"), "raw.gz");
+        assert_eq!(decided("raw", "http://h/a", &[0; 512]), "raw");
+        assert_eq!(decided("gpt", "http://h/a", &table), "raw");
+        let security = |found: &str, allowed: &str| {
+            format!("Security: Detected image format was {found}, but only {allowed} are allowed")
+        };
+        assert_eq!(decided("raw,gpt", "http://h/a", b"QFI\xfb"), security("qcow2", "raw, gpt"));
+        assert_eq!(decided("raw,qcow2", "http://h/a", &table), security("gpt", "raw, qcow2"));
+        assert_eq!(decided("gpt", "http://h/a.gz", b"\x1f\x8b\x08"), security("raw", "gpt"));
+        let not = "the image's format is not declared, and its content is ";
+        let vmdk = decided(all, "http://h/a", b"KDMV");
+        assert_eq!(vmdk, format!("{not}VMDK; convert it with qemu-img convert -O qcow2"));
+        let gz = decided(all, "http://h/a", b"\x1f\x8b\x08");
+        assert_eq!(gz, format!("{not}gzip; declare it raw.gz, or let its name end in .gz"));
+    }
 
     fn check_text(declared: ImageFormat, start: &[u8]) -> String {
         check(declared, start).map_or_else(|e| e.to_string(), |()| "fits".into())

@@ -41,6 +41,7 @@ mod verify;
 
 pub use error::ImageError;
 pub use ferric_common::images::{ImageFormat, Packing};
+pub use formats::permit;
 pub use progress::{CancelFlag, ProgressCell};
 pub use report::{Limit, WriteReport};
 pub use verify::Verify;
@@ -63,7 +64,10 @@ pub struct ImageRequest {
     pub id: String,
     /// `http`, `https` or `file` URLs of the same bytes, tried in this order.
     pub urls: Vec<String>,
-    pub format: ImageFormat,
+    /// What it is said to be; where nobody said it, its first bytes decide.
+    pub format: Option<ImageFormat>,
+    /// What may be found there, by ironic-python-agent's names in lower case; empty: anything that can be written.
+    pub permitted: Vec<String>,
     /// Digest of the file as served.
     pub digest: Digest,
     /// A whole `Authorization` header value; sent only to the hosts named in `urls`, never to where they redirect.

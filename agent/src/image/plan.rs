@@ -72,8 +72,8 @@ pub fn make(
     if disk.size().0 < SMALLEST_DISK {
         return Err(LayoutError::DiskSize(disk.size()).into());
     }
-    let format = image.format.named(image.urls.first().map_or("", String::as_str));
-    formats::check(format, source.start())?;
+    let name = image.urls.first().map_or("", String::as_str);
+    let format = formats::decide(image.format, &image.permitted, name, source.start())?;
     let length = source.length().ok_or_else(|| ImageError::Url {
         url: source.name().to_string(),
         why: "the server does not say how long it is (no Content-Length)".into(),

@@ -102,7 +102,8 @@ fn request(args: &WriteArgs) -> Result<WriteRequest, String> {
     let image = ImageRequest {
         id: args.image.first().cloned().unwrap_or_default(),
         urls: urls.collect(),
-        format: args.format,
+        format: Some(args.format),
+        permitted: Vec::new(),
         digest: digest.map_err(|e| e.to_string())?,
         authorization: None,
         proxies: Proxies::default(),

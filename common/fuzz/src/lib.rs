@@ -74,6 +74,7 @@ pub mod image {
     #[path = "../../../agent/src/image/verify.rs"]
     mod verify;
     pub use error::ImageError;
+    pub use formats::permit;
     pub use ferric_common::images::{ImageFormat, Packing};
     pub use verify::Verify;
 }

@@ -1,6 +1,7 @@
 //! Writing an image: what is done once, what is refused, and the real pipeline.
 
 use super::*;
+use crate::image::tests::server::{Answer, Server};
 
 #[tokio::test]
 async fn an_image_that_is_already_there_is_not_written_again() {
@@ -119,6 +120,61 @@ async fn the_real_pipeline_writes_what_the_step_asks_for_and_names_what_went_wro
     let place = ferric_common::units::DiskOffset(2 << 20);
     let bytes = crate::disk::aligned::read(disk, place, ferric_common::units::ByteCount(5)).unwrap();
     assert_eq!(bytes, b"hello");
+}
+
+/// Ironic says `null` for an image whose format the operator did not declare.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_undeclared_format_is_told_by_the_first_bytes_that_the_pipeline_fetches() {
+    let (raw, mut other) = (raw_image(), raw_image());
+    other[..8].copy_from_slice(b"QFI\xfb\0\0\0\x03");
+    let written = "prepare_image: image (an image) written to device /dev/sda root_uuid=0xcafe0001";
+    let refused = |found: &str, allowed: &str| {
+        format!("image an image: Security: Detected image format was {found}, but only {allowed} are allowed")
+    };
+    let mut bare = raw.clone();
+    bare[510..512].fill(0);
+    for (image, permitted, script, then, expected) in [
+        (&raw, "raw,gpt,qcow2", vec![], Answer::default(), Ok(written)),
+        (&raw, "raw,gpt,qcow2", vec![], Answer::no_ranges(), Ok(written)),
+        (&raw, "raw,gpt,qcow2", vec![Answer::status(503)], Answer::default(), Ok(written)),
+        (&other, "raw", vec![], Answer::default(), Err(refused("qcow2", "raw"))),
+        (
+            &other,
+            "raw,gpt",
+            vec![Answer::status(503)],
+            Answer::no_ranges(),
+            Err(refused("qcow2", "raw, gpt")),
+        ),
+        (&raw, "raw,qcow2", vec![], Answer::default(), Err(refused("gpt", "raw, qcow2"))),
+        (&bare, "qcow2", vec![], Answer::default(), Err(refused("raw", "qcow2"))),
+    ] {
+        let server = Server::new(image, script, then);
+        let machine = Arc::new(SmallMachine::with_disks(&[("/dev/sda", 8)]));
+        let before = start_of(&machine);
+        let mut context = context(machine.clone(), rooms::Pipeline);
+        context.rules.permitted_formats = permitted.split(',').map(String::from).collect();
+        let digest = <sha2::Sha256 as sha2::Digest>::digest(image);
+        let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        let info = json!({"id": "an image", "urls": [server.url()], "disk_format": null, "os_hash_algo": "sha256",
+                          "os_hash_value": digest});
+        let result = Lab::of(context).write(json!({"image_info": info})).await;
+        match expected {
+            Ok(text) => {
+                assert_eq!(result.command_status, CommandStatus::Succeeded, "{result:?}");
+                assert_eq!(result.command_result.unwrap()["deploy_result"]["result"], text);
+            }
+            Err(text) => {
+                assert_eq!(failed(&result), ("InvalidImage", text.as_str()));
+                assert!(start_of(&machine) == before, "the disk was touched");
+            }
+        }
+    }
+}
+
+fn start_of(machine: &SmallMachine) -> Vec<u8> {
+    let disk: &dyn crate::platform::block::BlockDevice = machine.disks[0].as_ref();
+    let (place, size) = (ferric_common::units::DiskOffset(0), ferric_common::units::ByteCount(1 << 20));
+    crate::disk::aligned::read(disk, place, size).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

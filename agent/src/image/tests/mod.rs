@@ -84,7 +84,8 @@ fn ask(url: &str, format: ImageFormat, file: &[u8]) -> WriteRequest {
         image: ImageRequest {
             id: "test".into(),
             urls: vec![url.into()],
-            format,
+            format: Some(format),
+            permitted: Vec::new(),
             digest: digest(file),
             authorization: None,
             proxies: Proxies::default(),
