@@ -60,15 +60,15 @@ struct Shared<'a> {
 /// How far the stream of the file is.
 struct Stream {
     started: Instant,
-    length: u64,
+    length: Option<u64>,
     received: AtomicU64,
 }
 
 impl Stream {
-    /// How long it will last, if it goes on as it went; `None` before its first bytes.
+    /// How long it will last, if it goes on as it went; `None` before its first bytes, and where its length is not known.
     fn left(&self) -> Option<Duration> {
         let received = self.received.load(Ordering::Relaxed);
-        let part = self.length.saturating_sub(received) as f64 / received as f64;
+        let part = self.length?.saturating_sub(received) as f64 / received as f64;
         Duration::try_from_secs_f64(self.started.elapsed().as_secs_f64() * part).ok()
     }
 }
@@ -158,7 +158,7 @@ pub fn run(
     let took = shared.stream.started.elapsed();
     Ok(Body {
         received,
-        virtual_size: unpacked.unwrap_or(plan.capacity),
+        virtual_size: unpacked.unwrap_or(plan.size_after(received)),
         resumes: source.resumes(),
         took,
         load: shared.spent.load(took, cores),
@@ -244,6 +244,7 @@ fn read_stream(
         _ => 0,
     };
     let pool = Pool::new(CHUNKS + held, CHUNK);
+    let (length, most) = (plan.length, plan.most());
     let mut dealer = match &mut plan.content {
         Content::Raw => Dealer::Raw(Splitter::default()),
         Content::Packed(_) => Dealer::Packed,
@@ -261,14 +262,18 @@ fn read_stream(
         }
         let chunk = pool.chunk(buffer, at, count);
         at += count as u64;
+        if at > most {
+            let (needed, disk) = (ByteCount(at), &shared.target.disk);
+            return Err(ImageError::TooLarge { needed, disk: disk.name().to_string(), size: disk.size() });
+        }
         shared.stream.received.store(at, Ordering::Relaxed);
         shared.hashing.push(chunk.clone(), &shared.stop);
         dealer.deal(&chunk, source, shared)?;
         progress.received(at);
         progress.written(shared.target.counts().0);
     }
-    if at != plan.length {
-        let (url, expected) = (source.name().to_string(), plan.length.into());
+    if let Some(length) = length.filter(|length| *length != at) {
+        let (url, expected) = (source.name().to_string(), length.into());
         return Err(ImageError::Truncated { url, got: at.into(), expected });
     }
     dealer.finish(source, shared)?;

@@ -32,10 +32,10 @@ pub enum Content {
 }
 
 pub struct Plan {
-    /// Bytes of the disk that the image defines; for a compressed raw image, which does not say, those that it may.
+    /// Bytes of the disk that the image defines; for a raw image that is compressed or of unknown length, those that it may.
     pub capacity: u64,
-    /// Bytes of the file.
-    pub length: u64,
+    /// Bytes of the file, where the server says so; else its end tells.
+    pub length: Option<u64>,
     pub content: Content,
 }
 
@@ -44,16 +44,34 @@ impl Plan {
     pub fn describe(&self, disk: &str) -> String {
         let what = match &self.content {
             Content::Raw => "raw".to_string(),
-            Content::Packed(packing) => {
-                return format!(
-                    "{}, {} to fetch onto {disk}",
-                    ImageFormat::Packed(*packing),
-                    ByteCount(self.length)
-                );
-            }
+            Content::Packed(packing) => ImageFormat::Packed(*packing).to_string(),
             Content::Qcow2(guide) => guide.describe(),
         };
-        format!("{what}, {} to fetch, {} on {disk}", ByteCount(self.length), ByteCount(self.capacity))
+        match (self.length, &self.content) {
+            (None, _) => format!("{what}, of a length that is not said, to fetch onto {disk}"),
+            (Some(length), Content::Packed(_)) => {
+                format!("{what}, {} to fetch onto {disk}", ByteCount(length))
+            }
+            (Some(length), _) => {
+                format!("{what}, {} to fetch, {} on {disk}", ByteCount(length), ByteCount(self.capacity))
+            }
+        }
+    }
+    /// Bytes of the disk that the image defines, once so many bytes of the file were the last.
+    pub fn size_after(&self, received: u64) -> u64 {
+        match (self.length, &self.content) {
+            (None, Content::Raw) => received,
+            _ => self.capacity,
+        }
+    }
+    /// Bytes of the file that are taken where nobody says how many there are: what fills the disk. A stream that does not
+    /// shrink its content has an eighth more.
+    pub fn most(&self) -> u64 {
+        match (self.length, &self.content) {
+            (Some(_), _) => u64::MAX,
+            (None, Content::Packed(_)) => self.capacity.saturating_add(self.capacity / 8),
+            (None, _) => self.capacity,
+        }
     }
 }
 
@@ -74,14 +92,15 @@ pub fn make(
     }
     let name = image.urls.first().map_or("", String::as_str);
     let format = formats::decide(image.format, &image.permitted, name, source.start())?;
-    let length = source.length().ok_or_else(|| ImageError::Url {
-        url: source.name().to_string(),
-        why: "the server does not say how long it is (no Content-Length)".into(),
-    })?;
+    let length = source.length();
     let (capacity, content) = match format {
-        ImageFormat::Raw => (length, raw(request, length, source.start(), disk)?),
+        ImageFormat::Raw => {
+            let capacity = length.unwrap_or(disk.size().0);
+            (capacity, raw(request, capacity, source.start(), disk)?)
+        }
         ImageFormat::Packed(packing) => (disk.size().0, packed(request, packing, source.start(), disk)?),
         ImageFormat::Qcow2 => {
+            let length = length.ok_or_else(|| unmeasured(source))?;
             let header = Header::parse(source.start(), length)?;
             fits(header.virtual_size().0, disk)?;
             if header.is_dirty() {
@@ -101,6 +120,15 @@ pub fn make(
     Ok(Plan { capacity, length, content })
 }
 
+fn unmeasured(source: &Source) -> ImageError {
+    ImageError::Url {
+        url: source.name().to_string(),
+        why: "the server does not say how long it is (no Content-Length), and where the tables of a qcow2 lead cannot be \
+              checked without that"
+            .into(),
+    }
+}
+
 fn fits(needed: u64, disk: &dyn BlockDevice) -> Result<(), ImageError> {
     if needed <= disk.size().0 {
         return Ok(());
@@ -116,11 +144,11 @@ fn foresee(request: &WriteRequest, head: &[u8], disk: &dyn BlockDevice) -> Resul
 
 fn raw(
     request: &WriteRequest,
-    length: u64,
+    capacity: u64,
     start: &[u8],
     disk: &dyn BlockDevice,
 ) -> Result<Content, ImageError> {
-    fits(length, disk)?;
+    fits(capacity, disk)?;
     if request.image.require_partition_table {
         layout::check_table(start, disk.size(), disk.sector_size())?;
     }

@@ -303,7 +303,8 @@ impl HttpSource {
 
     fn reopen(&mut self) -> Result<Connection, Failure> {
         let at = self.at;
-        let range = (at > 0).then_some(at..self.length.unwrap_or(u64::MAX));
+        // Parts are asked for only of a file whose length is known: the answer must say it.
+        let range = self.length.filter(|_| at > 0).map(|length| at..length);
         self.skip = 0;
         let (found, connection) = self.request(range, false)?;
         if let Answer::Whole(head) = found {

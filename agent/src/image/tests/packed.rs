@@ -59,12 +59,13 @@ fn what_was_packed_is_on_the_disk() {
     for size in [5 << 20, (3 << 20) + 100] {
         let image = mbr_image(41, 5 << 20)[..size].to_vec();
         for (nth, (packing, file)) in (0..).zip(kinds(&image)) {
-            let server = match nth % 2 {
+            let server = match nth % 3 {
                 0 => Server::honest(&file),
-                _ => Server::new(&file, [], Answer::no_ranges()),
+                1 => Server::new(&file, [], Answer::no_ranges()),
+                _ => Server::new(&file, [], Answer { chunked: true, ..Answer::no_ranges() }),
             };
             let mut request = ask(&server.url(), ImageFormat::Packed(packing), &file);
-            request.verify = if nth % 3 == 0 { Verify::All } else { Verify::Sample };
+            request.verify = if nth % 2 == 0 { Verify::All } else { Verify::Sample };
             for disk in [MemDisk::new(5 << 20), MemDisk::new(9 << 20).without_offload()] {
                 let (result, disk) = write(&request, disk);
                 let report = result.unwrap_or_else(|e| panic!("{packing:?} {nth}: {}", e.for_operator()));
@@ -134,6 +135,20 @@ fn damage_is_named_and_leaves_the_disk_blank() {
     let mut file = gz(&image);
     file[3] |= 0x80;
     refused(Packing::Gz, &file, 8 << 20, "gzip", Left::Untouched);
+}
+
+/// Members without end that hold nothing.
+#[test]
+fn what_unpacks_to_nothing_ends_too() {
+    let image = disk_bytes(47, 2 << 20);
+    let file = [gz(&image), gz(b"").repeat((8 << 20) / gz(b"").len())].concat();
+    let endless = Answer { chunked: true, ..Answer::no_ranges() };
+    for (answer, expected) in [(Answer::default(), "complete"), (endless, "the image needs")] {
+        let server = Server::new(&file, [], answer);
+        let request = ask(&server.url(), ImageFormat::Packed(Packing::Gz), &file);
+        let (result, _) = write(&request, MemDisk::new(4 << 20));
+        assert!(words(&result).starts_with(expected), "{}", words(&result));
+    }
 }
 
 #[test]

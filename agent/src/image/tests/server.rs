@@ -257,7 +257,7 @@ fn reply(mut stream: &TcpStream, shared: &Shared, request: &Seen, answer: &Answe
     };
     stream.write_all(head.as_bytes()).ok()?;
     if answer.chunked {
-        return send_chunked(stream, shared, &body);
+        return send_chunked(stream, shared, &body, answer.end);
     }
     send(stream, shared, &body, answer.end).filter(|()| answer.stated <= 0)
 }
@@ -304,14 +304,22 @@ fn wait(shared: &Shared) -> Option<()> {
     None
 }
 
-fn send_chunked(mut stream: &TcpStream, shared: &Shared, body: &[u8]) -> Option<()> {
-    for part in body.chunks(64 << 10) {
+fn send_chunked(mut stream: &TcpStream, shared: &Shared, body: &[u8], end: End) -> Option<()> {
+    let count = match end {
+        End::Close(n) | End::Reset(n) => body.len().min(n as usize),
+        _ => body.len(),
+    };
+    for part in body[..count].chunks(64 << 10) {
         stream.write_all(format!("{:x}\r\n", part.len()).as_bytes()).ok()?;
         stream.write_all(part).ok()?;
         stream.write_all(b"\r\n").ok()?;
         shared.sent.fetch_add(part.len() as u64, Ordering::SeqCst);
     }
-    stream.write_all(b"0\r\n\r\n").ok()
+    match end {
+        End::Reset(_) if count < body.len() => reset(stream),
+        End::Close(_) if count < body.len() => None,
+        _ => stream.write_all(b"0\r\n\r\n").ok(),
+    }
 }
 
 /// Ends the connection with RST instead of FIN. What the peer's kernel has not taken yet is lost.

@@ -32,10 +32,7 @@ impl Wanted {
         );
         let mut field = |name: &str, value: &str| text.push_str(&format!("{name}: {value}\r\n"));
         if let Some(range) = &self.range {
-            match range.end {
-                u64::MAX => field("Range", &format!("bytes={}-", range.start)),
-                end => field("Range", &format!("bytes={}-{}", range.start, end.saturating_sub(1))),
-            }
+            field("Range", &format!("bytes={}-{}", range.start, range.end.saturating_sub(1)));
             if let Some(validator) = &self.validator {
                 field("If-Range", validator.text());
             }

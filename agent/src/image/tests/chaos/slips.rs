@@ -178,7 +178,9 @@ impl Slip {
             LyingTotal => {
                 &[&["another range than was asked for", "no usable Content-Range"], CHANGED, CUT, BYTES]
             }
-            LongerLength | ShorterLength | Chunked | BytesBehind => &[CUT, LENGTH, CHANGED, HEAD, BYTES],
+            // Of a length that nobody says the end is the end.
+            Chunked => &[CUT, LENGTH, CHANGED, HEAD, BYTES, &["the image needs"]],
+            LongerLength | ShorterLength | BytesBehind => &[CUT, LENGTH, CHANGED, HEAD, BYTES],
             NewEtag | NewDate | NewContent => &[CHANGED, BYTES],
             OtherRanges => &[&["no longer answers range requests"]],
             Busy | Refused => &[&["answered "]],
