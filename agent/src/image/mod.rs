@@ -19,6 +19,7 @@ mod formats;
 mod guide;
 mod hash;
 mod map;
+mod patience;
 mod pipeline;
 mod plan;
 mod progress;
@@ -42,6 +43,7 @@ mod verify;
 pub use error::ImageError;
 pub use ferric_common::images::{ImageFormat, Packing};
 pub use formats::permit;
+pub use patience::{Patience, Timeouts};
 pub use progress::{CancelFlag, ProgressCell};
 pub use report::{Limit, WriteReport};
 pub use verify::Verify;
@@ -53,9 +55,9 @@ use ferric_common::ids::Digest;
 use ferric_common::limits;
 use ferric_common::units::ByteCount;
 use http::header::HeaderValue;
-use source::{Source, Timeouts};
+use source::Source;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Where an image is and what it must be.
 #[derive(Clone, Debug)]
@@ -84,26 +86,6 @@ pub struct WriteRequest {
     /// The decoded config drive (ISO 9660 or FAT).
     pub config_drive: Option<Vec<u8>>,
     pub verify: Verify,
-}
-
-/// How patient the pipeline is. The defaults are those of `limits.rs`; tests use shorter ones.
-#[derive(Clone, Debug)]
-pub struct Patience {
-    pub timeouts: Timeouts,
-    /// Attempts to write the whole image (a changed file, all URLs failing in mid-transfer).
-    pub attempts: u32,
-    /// First pause between attempts; doubles.
-    pub pause: Duration,
-}
-
-impl Default for Patience {
-    fn default() -> Self {
-        Patience {
-            timeouts: Timeouts::default(),
-            attempts: limits::DOWNLOAD_TRIES,
-            pause: Duration::from_secs(1),
-        }
-    }
 }
 
 /// Writes an image onto a disk and proves it. Blocks; call it on a thread of its own.

@@ -6,13 +6,13 @@
 mod request;
 mod retry;
 
+use super::START;
 use super::answer::{self, Answer};
 use super::head::{self, Head, Validator};
 use super::message::Broken;
 use super::wire::{self, Connection};
-use super::{START, Timeouts};
 use crate::fetch::{Proxies, basic};
-use crate::image::{CancelFlag, ImageError, ImageRequest};
+use crate::image::{CancelFlag, ImageError, ImageRequest, Timeouts};
 use ferric_common::limits;
 use http::StatusCode;
 use http::header::HeaderValue;

@@ -6,47 +6,15 @@ mod http;
 mod message;
 mod wire;
 
-use super::{CancelFlag, ImageError, ImageRequest};
-use ferric_common::limits;
+use super::{CancelFlag, ImageError, ImageRequest, Timeouts};
 use http::HttpSource;
 use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Bytes of the file that are looked at before anything is decided.
 pub const START: usize = 1 << 20;
-
-/// How long an image server may take.
-#[derive(Clone, Debug)]
-pub struct Timeouts {
-    /// TCP and TLS together, for one address.
-    pub connect: Duration,
-    /// No byte for this long.
-    pub silence: Duration,
-    /// Fewer than `slow_rate` bytes a second over `slow_time`.
-    pub slow_rate: u64,
-    pub slow_time: Duration,
-    pub whole: Duration,
-    /// Tries without progress before giving up, and the first pause between them (doubles).
-    pub tries: u32,
-    pub pause: Duration,
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        Timeouts {
-            connect: Duration::from_secs(20),
-            silence: limits::DOWNLOAD_SILENCE,
-            slow_rate: limits::DOWNLOAD_SLOW_RATE,
-            slow_time: limits::DOWNLOAD_SLOW_TIME,
-            whole: limits::DOWNLOAD_TIME,
-            tries: limits::DOWNLOAD_TRIES,
-            pause: Duration::from_secs(1),
-        }
-    }
-}
 
 /// An open image.
 pub enum Source {

@@ -3,11 +3,10 @@
 //! Body bytes go from the socket into the caller's aligned buffer without a stop on the way: an asynchronous client would
 //! hand out small pieces that have to be copied together again. What the bytes mean is told by `message.rs`.
 
-use super::Timeouts;
 use super::head::Head;
 use super::message::{Broken, Messages, Wire};
 use crate::fetch::basic;
-use crate::image::CancelFlag;
+use crate::image::{CancelFlag, Timeouts};
 use ferric_common::limits;
 use http::StatusCode;
 use http::header::HeaderValue;
