@@ -43,11 +43,10 @@ pub const CONTROLLER_CONNECTIONS: usize = 20_000;
 pub const REDIRECTS: usize = 5;
 pub const DNS_ANSWERS: usize = 8;
 pub const DOWNLOAD_TRIES: u32 = 5;
-/// Downloads: longest silence; the slowest rate kept for [`DOWNLOAD_SLOW_TIME`]; the whole.
+/// Downloads: longest silence; the slowest rate kept for [`DOWNLOAD_SLOW_TIME`]. With the file's length they bound the whole.
 pub const DOWNLOAD_SILENCE: Duration = Duration::from_secs(60);
 pub const DOWNLOAD_SLOW_RATE: u64 = 64 << 10;
 pub const DOWNLOAD_SLOW_TIME: Duration = Duration::from_secs(300);
-pub const DOWNLOAD_TIME: Duration = Duration::from_secs(6 * 3600);
 /// A checksum file; the response headers of an image server, in bytes.
 pub const CHECKSUM_FILE: usize = 1 << 20;
 pub const IMAGE_SERVER_HEADERS: usize = 64 << 10;

@@ -68,7 +68,8 @@ impl ImageWriter for Pipeline {
             config_drive,
             verify: context.rules.verify,
         };
-        let report = image::write_image(&request, disk, Arc::clone(&context.tls), &job.progress, &job.cancel)
+        let (tls, patience) = (Arc::clone(&context.tls), &context.rules.patience);
+        let report = image::write_patiently(&request, disk, tls, &job.progress, &job.cancel, patience)
             .map_err(|error| refused(&id, &error))?;
         tracing::info!("image {id} is on {}: {report}", disk.name());
         if let Some(peak) = process::peak_memory() {
@@ -85,6 +86,9 @@ fn refused(id: &str, error: &ImageError) -> Failure {
         Class::Download => failure::IMAGE_DOWNLOAD.with(format!("Download of image {id} failed: {words}")),
         Class::DownloadFatal => {
             failure::IMAGE_DOWNLOAD_FATAL.with(format!("Download of image {id} failed: {words}"))
+        }
+        Class::DownloadTimeout => {
+            failure::IMAGE_DOWNLOAD_TIMEOUT.with(format!("Download of image {id} failed: {words}"))
         }
         Class::Checksum => {
             failure::IMAGE_CHECKSUM.with(format!("Image {id} failed to verify against checksum: {words}"))

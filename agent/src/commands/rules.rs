@@ -1,7 +1,7 @@
 //! What a deployment allows, told apart from how it is asked for. Pure.
 
-use crate::disk::wait::Patience;
-use crate::image::Verify;
+use crate::disk::wait;
+use crate::image::{Patience, Verify};
 
 /// What the configuration and the lookup answer allow.
 #[derive(Clone, Debug, Default)]
@@ -13,6 +13,8 @@ pub struct Rules {
     pub image_password: Option<String>,
     pub ignore_bootloader_failure: bool,
     pub verify: Verify,
+    /// How an image is asked for.
+    pub patience: Patience,
     /// File systems that other machines share may be erased.
     pub wipe_special_filesystems: bool,
     /// A disk whose own erase command failed may be discarded.
@@ -22,5 +24,5 @@ pub struct Rules {
     /// At which priority a deployment has files injected; 0: only where it is asked for.
     pub inject_priority: u32,
     /// How long a missing root disk is waited for.
-    pub disk_wait: Patience,
+    pub disk_wait: wait::Patience,
 }

@@ -104,6 +104,26 @@ pub const PARAMETERS: &[Parameter] = &[
     option("ipa-disk-wait-attempts", "disk_wait_attempts", "looks for the root disk; 10"),
     option("ipa-disk-wait-delay", "disk_wait_delay", "seconds between them; 3"),
     option(
+        "ipa-image-download-connection-timeout",
+        "image_download_connection_timeout",
+        "seconds without a connection, or without a byte, that end a try; 20 and 60",
+    ),
+    option(
+        "ipa-image-download-connection-retries",
+        "image_download_connection_retries",
+        "tries after the first that bring less than 1 MiB, for each address, and of the whole; 4",
+    ),
+    option(
+        "ipa-image-download-connection-retry-interval",
+        "image_download_connection_retry_interval",
+        "seconds before the second of them, doubling up to 60; 1",
+    ),
+    option(
+        "ipa-image-download-max-duration",
+        "image_download_max_duration",
+        "seconds that a whole image may take; 0, no such limit",
+    ),
+    option(
         "ipa-ignore-bootloader-failure",
         "ignore_bootloader_failure",
         "an image without a boot entry is no failure",
@@ -151,10 +171,6 @@ pub const PARAMETERS: &[Parameter] = &[
     // known, and not acted on
     nothing("ipa-inspection-benchmarks", "no benchmarks are built in"),
     nothing("ipa-tls-cipher-suites", "fixed: ECDHE with AES-GCM or ChaCha20-Poly1305, and those of TLS 1.3"),
-    nothing("ipa-image-download-connection-timeout", "fixed: 60 s without a byte end a try"),
-    nothing("ipa-image-download-connection-retries", "fixed: 5 tries, and going on where one ended"),
-    nothing("ipa-image-download-connection-retry-interval", "fixed: doubling pauses"),
-    nothing("ipa-image-download-max-duration", "fixed: 6 hours"),
     nothing(
         "ipa-use-mdns",
         "multicast DNS is not asked, as anybody may answer; name the controller in ipa-api-url",

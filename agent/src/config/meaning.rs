@@ -3,6 +3,7 @@
 use super::ini::Written;
 use super::reader::Reader;
 use super::{Config, ConfigError, Curve, TlsMinimum, Trust, inspection};
+use crate::image::Patience;
 use ferric_common::ids::AgentToken;
 use ferric_common::limits;
 use std::net::IpAddr;
@@ -64,6 +65,7 @@ pub(super) fn meant(written: &Written, read: &Reader<'_>) -> Result<Config, Conf
         guard_special_filesystems: read.flag("guard_special_filesystems", true)?,
         enable_discard_erase: read.flag("enable_discard_erase", false)?,
         verify: read.read("verify", "sample or all", |text| text.parse().ok())?.unwrap_or_default(),
+        patience: patience(read)?,
         inspection,
         told,
     })
@@ -124,6 +126,24 @@ fn image_login(read: &Reader<'_>) -> (Option<String>, Option<String>) {
     let is_basic = read.text("image_server_auth_strategy").is_some_and(|strategy| strategy == "http_basic");
     let text = |name| read.text(name).filter(|_| is_basic);
     (text("image_server_user"), text("image_server_password"))
+}
+
+/// The parameters of downloads, where they are given; the times that a transfer may be silent or slow are ours.
+fn patience(read: &Reader<'_>) -> Result<Patience, ConfigError> {
+    let mut patience = Patience::default();
+    let Patience { timeouts, attempts, pause } = &mut patience;
+    if let Some(timeout) = read.seconds_given("image_download_connection_timeout")? {
+        timeouts.silence = timeout.max(Duration::from_secs(1));
+        timeouts.connect = timeouts.silence;
+    }
+    let retries = read.number("image_download_connection_retries", limits::DOWNLOAD_TRIES - 1)?;
+    timeouts.tries = retries.saturating_add(1);
+    *attempts = timeouts.tries;
+    if let Some(interval) = read.seconds_given("image_download_connection_retry_interval")? {
+        (timeouts.pause, *pause) = (interval, interval);
+    }
+    timeouts.whole = read.seconds_given("image_download_max_duration")?.filter(|whole| !whole.is_zero());
+    Ok(patience)
 }
 
 fn permitted_image_formats(read: &Reader<'_>) -> Vec<String> {

@@ -14,7 +14,7 @@ mod reader;
 pub use inspection::Inspection;
 pub use meaning::tls_minimum;
 
-use crate::image::Verify;
+use crate::image::{Patience, Verify};
 use ferric_common::ids::AgentToken;
 use ferric_common::wire::version::ApiVersion;
 use ini::Written;
@@ -124,6 +124,8 @@ pub struct Config {
     pub inject_files_priority: u32,
     /// How much of an image is read back.
     pub verify: Verify,
+    /// How an image is asked for.
+    pub patience: Patience,
     pub inspection: Option<Inspection>,
 }
 
@@ -195,6 +197,28 @@ mod tests {
         assert_eq!((config.trust, config.curve), (Trust::SystemRoots, Curve::P384));
         assert_eq!(config.tls_minimum, TlsMinimum::V12);
         assert!(config.auto_tls && !config.md5_enabled && config.token.is_none());
+    }
+
+    #[test]
+    fn the_parameters_of_downloads_are_the_patience_with_images() {
+        let (none, seconds) = (with("ipa-api-url=http://a", "").unwrap().patience, Duration::from_secs);
+        assert_eq!((none.timeouts.connect, none.timeouts.silence), (seconds(20), seconds(60)));
+        assert_eq!((none.attempts, none.timeouts.tries, none.timeouts.pause), (5, 5, seconds(1)));
+        assert_eq!(none.timeouts.whole, None);
+        let cmdline = "ipa-api-url=http://a ipa-image-download-connection-timeout=90 \
+                       ipa-image-download-connection-retries=9 ipa-image-download-connection-retry-interval=10 \
+                       ipa-image-download-max-duration=7200";
+        let some = with(cmdline, "").unwrap();
+        assert!(some.told.is_empty(), "{:?}", some.told);
+        let Patience { timeouts, attempts, pause } = some.patience;
+        assert_eq!((timeouts.connect, timeouts.silence), (seconds(90), seconds(90)));
+        assert_eq!((timeouts.tries, attempts), (10, 10));
+        assert_eq!((timeouts.pause, pause), (seconds(10), seconds(10)));
+        assert_eq!(timeouts.whole, Some(seconds(7200)));
+        let least = "image_download_connection_timeout=0\nimage_download_connection_retries=0\n\
+                     image_download_max_duration=0\n";
+        let Patience { timeouts, attempts, .. } = with(cmdline, least).unwrap().patience;
+        assert_eq!((timeouts.silence, timeouts.tries, attempts, timeouts.whole), (seconds(1), 1, 1, None));
     }
 
     #[test]

@@ -56,11 +56,14 @@ impl<'a> Reader<'a> {
         Ok(self.read(name, "a port number", |text| text.parse().ok())?.unwrap_or(default))
     }
     pub fn seconds(&self, name: &'static str, default: u64) -> Result<Duration, ConfigError> {
+        Ok(self.seconds_given(name)?.unwrap_or(Duration::from_secs(default)))
+    }
+    pub fn seconds_given(&self, name: &'static str) -> Result<Option<Duration>, ConfigError> {
         // A week is longer than any of these waits can mean; the bound keeps deadline sums from overflowing.
         let value = self.read(name, "a number of seconds up to 604800", |text| {
             text.parse::<f64>().ok().filter(|s| (0.0..=604_800.0).contains(s))
         })?;
-        Ok(value.map_or(Duration::from_secs(default), Duration::from_secs_f64))
+        Ok(value.map(Duration::from_secs_f64))
     }
     pub fn pair(
         &self,

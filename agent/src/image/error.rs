@@ -8,6 +8,7 @@ use ferric_common::formats::qcow2::Qcow2Error;
 use ferric_common::ids::Digest;
 use ferric_common::units::{ByteCount, DiskOffset, SectorSize};
 use std::io;
+use std::time::Duration;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
@@ -18,6 +19,8 @@ pub enum ImageError {
     Refused { url: String, status: String, hint: &'static str },
     #[error("fetching {url} failed at byte {at} after {tries} tries: {cause}")]
     Fetch { url: String, at: u64, tries: u32, cause: String },
+    #[error("fetching {url} was not over within the {whole:?} that image_download_max_duration gives; at byte {}", at.0)]
+    Overtime { url: String, at: ByteCount, whole: Duration },
     #[error("{url} changed while it was being read ({what}); what was read so far cannot be used")]
     Changed { url: String, what: String },
     #[error("{url} ended after {got}, it should have {expected}: the download is truncated")]
@@ -118,6 +121,7 @@ pub enum DriveError {
 pub enum Class {
     Download,
     DownloadFatal,
+    DownloadTimeout,
     Checksum,
     Invalid,
     Write,
@@ -142,6 +146,7 @@ impl ImageError {
                 Class::Download
             }
             Self::Url { .. } | Self::Refused { .. } => Class::DownloadFatal,
+            Self::Overtime { .. } => Class::DownloadTimeout,
             Self::Digest { .. } => Class::Checksum,
             Self::Device { .. } | Self::Flush { .. } | Self::ReadBack { .. } | Self::Internal { .. } => {
                 Class::Write

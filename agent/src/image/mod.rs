@@ -119,7 +119,7 @@ pub fn write_patiently(
 ) -> Result<WriteReport, ImageError> {
     let other_drive = drive::fit(request, disk.sector_size())?;
     let request = other_drive.as_ref().unwrap_or(request);
-    let mut state = Attempt { touched: false, tables: plan::Tables::AsServed };
+    let mut state = Attempt { started: Instant::now(), touched: false, tables: plan::Tables::AsServed };
     let mut attempt = 1;
     loop {
         let result = attempt_once(request, disk, &tls, progress, cancel, patience, &mut state);
@@ -150,6 +150,8 @@ pub fn write_patiently(
 
 /// What one attempt leaves to the next.
 struct Attempt {
+    /// When the first one began.
+    started: Instant,
     /// The disk is no longer what it was.
     touched: bool,
     tables: plan::Tables,
@@ -172,7 +174,7 @@ fn attempt_once(
     {
         return Err(LayoutError::ConfigDriveSize(ByteCount(drive.len() as u64)).into());
     }
-    let mut source = Source::open(image, tls.clone(), &patience.timeouts, cancel)?;
+    let mut source = Source::open(image, tls.clone(), &patience.timeouts, state.started, cancel)?;
     let plan = plan::make(request, &mut source, disk.as_ref(), progress, state.tables)?;
     progress.total(source.length());
     tracing::info!("image {}: {}", image.id, plan.describe(disk.name()));

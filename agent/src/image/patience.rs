@@ -13,7 +13,8 @@ pub struct Timeouts {
     /// Fewer than `slow_rate` bytes a second over `slow_time`.
     pub slow_rate: u64,
     pub slow_time: Duration,
-    pub whole: Duration,
+    /// The whole write's transfers, those of failed attempts included; none: the rate and the file's length bound them.
+    pub whole: Option<Duration>,
     /// Tries without progress before giving up, and the first pause between them (doubles).
     pub tries: u32,
     pub pause: Duration,
@@ -26,7 +27,7 @@ impl Default for Timeouts {
             silence: limits::DOWNLOAD_SILENCE,
             slow_rate: limits::DOWNLOAD_SLOW_RATE,
             slow_time: limits::DOWNLOAD_SLOW_TIME,
-            whole: limits::DOWNLOAD_TIME,
+            whole: None,
             tries: limits::DOWNLOAD_TRIES,
             pause: Duration::from_secs(1),
         }

@@ -49,6 +49,7 @@ pub(super) fn context(
         clock_required: config.clock_required,
         inject_priority: config.inject_files_priority,
         verify: config.verify,
+        patience: config.patience.clone(),
         disk_wait: disks::patience(&config),
     };
     let shelf = Shelf::read(Path::new(outside::FOLDER), &steps::own_names());

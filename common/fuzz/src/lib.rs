@@ -67,6 +67,8 @@ pub mod image {
     pub mod head;
     #[path = "../../../agent/src/image/source/message.rs"]
     pub mod message;
+    #[path = "../../../agent/src/image/patience.rs"]
+    mod patience;
     #[path = "../../../agent/src/image/queue.rs"]
     pub mod queue;
     #[path = "../../../agent/src/image/unpack.rs"]
@@ -75,6 +77,7 @@ pub mod image {
     mod verify;
     pub use error::ImageError;
     pub use formats::permit;
+    pub use patience::{Patience, Timeouts};
     pub use ferric_common::images::{ImageFormat, Packing};
     pub use verify::Verify;
 }

@@ -171,6 +171,20 @@ async fn an_undeclared_format_is_told_by_the_first_bytes_that_the_pipeline_fetch
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_configured_patience_is_the_pipelines() {
+    let server = Server::honest(&raw_image());
+    let mut context = context(Arc::new(SmallMachine::with_disks(&[("/dev/sda", 8)])), rooms::Pipeline);
+    context.rules.patience.timeouts.whole = Some(std::time::Duration::ZERO);
+    let mut info = image_info();
+    (info["urls"], info["disk_format"]) = (json!([server.url()]), json!("raw"));
+    let result = Lab::of(context).write(json!({"image_info": info})).await;
+    let (kind, details) = failed(&result);
+    assert_eq!(kind, "ImageDownloadTimeoutError");
+    assert!(details.starts_with("Download of image debian failed: fetching http://127.0.0.1:"), "{details}");
+    assert_eq!(result.command_error.unwrap().code, 408);
+}
+
 fn start_of(machine: &SmallMachine) -> Vec<u8> {
     let disk: &dyn crate::platform::block::BlockDevice = machine.disks[0].as_ref();
     let (place, size) = (ferric_common::units::DiskOffset(0), ferric_common::units::ByteCount(1 << 20));

@@ -48,7 +48,8 @@ pub struct HttpSource {
     proxies: Proxies,
     timeouts: Timeouts,
     cancel: CancelFlag,
-    born: Instant,
+    /// When the write began.
+    began: Instant,
     /// A connection between two requests.
     idle: Option<Connection>,
     length: Option<u64>,
@@ -99,6 +100,7 @@ impl HttpSource {
         image: &ImageRequest,
         tls: Arc<rustls::ClientConfig>,
         timeouts: Timeouts,
+        began: Instant,
         cancel: CancelFlag,
     ) -> Result<HttpSource, ImageError> {
         let place = |text: &String| {
@@ -111,7 +113,6 @@ impl HttpSource {
             return Err(ImageError::Url { url: String::new(), why: "no URL was given".into() });
         };
         let name = answer::display(&first.url);
-        let now = Instant::now();
         let mut source = HttpSource {
             places,
             current: 0,
@@ -120,7 +121,7 @@ impl HttpSource {
             proxies: image.proxies.clone(),
             timeouts,
             cancel,
-            born: now,
+            began,
             idle: None,
             length: None,
             ranges: false,
@@ -132,7 +133,7 @@ impl HttpSource {
             tries: 0,
             moved: false,
             last_progress: 0,
-            window: (now, 0),
+            window: (Instant::now(), 0),
         };
         source.probe()?;
         Ok(source)
@@ -326,9 +327,7 @@ impl HttpSource {
         if self.cancel.is_set() {
             return Err(ImageError::Cancelled.into());
         }
-        if self.born.elapsed() > self.timeouts.whole {
-            return Err(self.give_up(format!("not complete after {:?}", self.timeouts.whole)).into());
-        }
+        self.check_whole()?;
         let (since, from) = self.window;
         if since.elapsed() >= self.timeouts.slow_time {
             let rate = got.saturating_sub(from) / since.elapsed().as_secs().max(1);
@@ -341,6 +340,15 @@ impl HttpSource {
             self.window = (Instant::now(), got);
         }
         Ok(())
+    }
+
+    pub(super) fn check_whole(&self) -> Result<(), ImageError> {
+        match self.timeouts.whole {
+            Some(whole) if self.began.elapsed() > whole => {
+                Err(ImageError::Overtime { url: self.name.clone(), at: self.at.into(), whole })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The whole of a small body; the connection is kept for the next request where it can be.

@@ -12,6 +12,7 @@ use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Bytes of the file that are looked at before anything is decided.
 pub const START: usize = 1 << 20;
@@ -32,21 +33,23 @@ pub struct FileSource {
 }
 
 impl Source {
-    /// Opens the first URL that answers and reads the start of the file.
+    /// Opens the first URL that answers and reads the start of the file. The time for the whole runs from `began`.
     ///
     /// # Errors
-    /// [`ImageError::Url`], [`ImageError::Refused`], [`ImageError::Fetch`], [`ImageError::Empty`].
+    /// [`ImageError::Url`], [`ImageError::Refused`], [`ImageError::Fetch`], [`ImageError::Overtime`],
+    /// [`ImageError::Empty`].
     pub fn open(
         image: &ImageRequest,
         tls: Arc<rustls::ClientConfig>,
         timeouts: &Timeouts,
+        began: Instant,
         cancel: &CancelFlag,
     ) -> Result<Source, ImageError> {
         let first = image.urls.first().map(String::as_str).unwrap_or_default();
         let source = if let Some(path) = first.strip_prefix("file://") {
             Source::File(FileSource::open(path)?)
         } else {
-            Source::Http(Box::new(HttpSource::open(image, tls, timeouts.clone(), cancel.clone())?))
+            Source::Http(Box::new(HttpSource::open(image, tls, timeouts.clone(), began, cancel.clone())?))
         };
         if source.start().is_empty() {
             return Err(ImageError::Empty);

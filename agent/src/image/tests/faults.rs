@@ -107,6 +107,26 @@ fn a_trickle_is_given_up() {
 }
 
 #[test]
+fn a_limit_on_the_whole_ends_it_for_good() {
+    let image = image();
+    let steady = Answer { end: End::Trickle(64 << 10), ..Answer::no_ranges() };
+    for (then, tries) in [(steady, 5), (Answer::end(End::Reset(0)), 1000)] {
+        let server = Server::new(&image, [Answer::default()], then);
+        let mut patience = Patience { attempts: tries, ..hasty() };
+        patience.timeouts.whole = Some(Duration::from_millis(500));
+        patience.timeouts.tries = tries;
+        let request = ask(&server.url(), ImageFormat::Raw, &image);
+        let (result, disk) =
+            write_with(&request, MemDisk::new(SIZE as u64), &patience, &CancelFlag::default());
+        let text = words(&result);
+        let expected = "was not over within the 500ms that image_download_max_duration gives; at byte ";
+        assert!(text.starts_with(&format!("fetching {URL} {expected}")), "{text}");
+        assert_eq!(result.unwrap_err().class(), error::Class::DownloadTimeout);
+        assert_eq!(left(&disk.content(), &image), Left::Blank);
+    }
+}
+
+#[test]
 fn a_flipped_bit_is_a_wrong_digest() {
     let image = image();
     let mut wrong = image.clone();

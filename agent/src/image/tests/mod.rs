@@ -70,7 +70,7 @@ fn hasty() -> Patience {
             silence: Duration::from_millis(400),
             slow_rate: 64 << 10,
             slow_time: Duration::from_millis(1000),
-            whole: Duration::from_secs(30),
+            whole: Some(Duration::from_secs(30)),
             tries: 3,
             pause: Duration::from_millis(1),
         },

@@ -4,7 +4,7 @@ use super::{Failure, HttpSource, answer};
 use crate::image::ImageError;
 use std::time::Duration;
 
-/// The longest pause before a try.
+/// To this a pause doubles.
 const LONGEST: Duration = Duration::from_secs(60);
 
 impl HttpSource {
@@ -14,6 +14,7 @@ impl HttpSource {
         if self.cancel.is_set() {
             return Err(ImageError::Cancelled);
         }
+        self.check_whole()?;
         let words = match &failure {
             Failure::Transient(cause) => cause.clone(),
             Failure::Ended(more) => format!("the connection ended after {} bytes", at + more),
@@ -65,7 +66,8 @@ impl HttpSource {
             return Duration::ZERO;
         }
         let tries = self.places.get(next).map_or(0, |place| place.tries);
-        self.timeouts.pause.saturating_mul(1 << tries.saturating_sub(1).min(6)).min(LONGEST)
+        let first = self.timeouts.pause;
+        first.saturating_mul(1 << tries.saturating_sub(1).min(6)).min(LONGEST.max(first))
     }
 
     /// The error when nothing is left to be tried; `words` say what happened.
