@@ -8,7 +8,7 @@ use super::report::Took;
 use super::reuse;
 use super::sum::Sum;
 use super::target::{HELD, Target};
-use super::{ImageError, ProgressCell, WriteReport, WriteRequest};
+use super::{CancelFlag, ImageError, ProgressCell, WriteReport, WriteRequest};
 use crate::disk::{aligned, layout};
 use crate::platform::block::BlockDevice;
 use ferric_common::units::{ByteCount, DiskOffset};
@@ -51,13 +51,14 @@ pub fn blank_after(error: ImageError, disk: &dyn BlockDevice) -> ImageError {
 /// Makes the disk complete: the body is written and its digest was right.
 ///
 /// # Errors
-/// Those of the device, a partition table that does not fit, a read-back that differs.
+/// Those of the device, a partition table that does not fit, a read-back that differs; a cancellation while the body is read
+/// back, which takes as long as the disk is large.
 pub fn complete(
     request: &WriteRequest,
     target: &Target,
     body: Body,
     prepare: Duration,
-    progress: &ProgressCell,
+    (progress, cancel): (&ProgressCell, &CancelFlag),
 ) -> Result<WriteReport, ImageError> {
     let started = Instant::now();
     let disk = target.disk.as_ref();
@@ -66,7 +67,7 @@ pub fn complete(
     if let (range, Some(sum)) = target.body() {
         let found = Sum::over(target.size());
         let body = range.start..range.end.min(body.virtual_size);
-        verified.add(progress, || compare_all(disk, body, (sum, &found), progress))?;
+        verified.add(progress, || compare_all(disk, body, (sum, &found), (progress, cancel)))?;
         progress.stage("finishing");
     }
     let (mut head, mut tail, tail_start) = target.held();
@@ -199,11 +200,14 @@ fn compare_all(
     disk: &dyn BlockDevice,
     range: Range<u64>,
     (expected, found): (&Sum, &Sum),
-    progress: &ProgressCell,
+    (progress, cancel): (&ProgressCell, &CancelFlag),
 ) -> Result<u64, ImageError> {
     let mut at = range.start;
     let end = range.end - range.end % super::sum::UNIT as u64;
     while at < end {
+        if cancel.is_set() {
+            return Err(ImageError::Cancelled);
+        }
         let length = (end - at).min(HELD);
         let bytes = aligned::read(disk, DiskOffset(at), ByteCount(length))
             .map_err(|e| ImageError::device("reading back", disk.name(), at, e))?;

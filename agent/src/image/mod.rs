@@ -186,5 +186,5 @@ fn attempt_once(
     progress.stage("writing");
     let body = pipeline::run(image, plan, source, &target, progress, cancel)?;
     progress.stage("finishing");
-    finish::complete(request, &target, body, prepared, progress)
+    finish::complete(request, &target, body, prepared, (progress, cancel))
 }

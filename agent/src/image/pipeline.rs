@@ -1,7 +1,9 @@
 //! The threads: one reads, one hashes, several decode and write, one zeroes, and one unpacks a compressed raw image.
 //!
 //! The reader is the caller's thread. Every queue is bounded and every consumer can finish without taking another
-//! buffer from the pool it consumes from, so nothing can lock up; the pools alone make the reader wait.
+//! buffer from the pool it consumes from, so nothing can lock up; the pools alone make the reader wait. Whatever ends one
+//! thread early (an error, a panic, a cancellation) ends all: [`Stop`] is told at once, and no wait outlives it by more than
+//! the write that the disk is at.
 
 use super::ahead::{Ahead, Next};
 use super::buffers::{CHUNK, Chunk, Pool};
@@ -18,8 +20,10 @@ use super::{CancelFlag, ImageError, ImageRequest, Packing, ProgressCell, Source,
 use ferric_common::ids::{Digest, DigestAlgorithm};
 use ferric_common::units::{ByteCount, MIB};
 use std::ops::Range;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::{Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 /// Buffers of the stream, 1 MiB each; as many again for what is unpacked.
@@ -74,10 +78,10 @@ impl Stream {
 }
 
 impl<'a> Shared<'a> {
-    fn new(plan: &Plan, idle: Vec<Decoder>, target: &'a Target) -> Shared<'a> {
+    fn new(plan: &Plan, idle: Vec<Decoder>, target: &'a Target, stop: Stop) -> Shared<'a> {
         let large = matches!(&plan.content, Content::Qcow2(guide) if guide.cluster() >= CHUNK);
         let shared = Shared {
-            stop: Stop::default(),
+            stop,
             hashing: Queue::new(CHUNKS * 2),
             // A waiting batch may hold a copy of one compressed cluster.
             work: Queue::new(if large { 4 } else { WRITERS * 2 }),
@@ -143,12 +147,12 @@ pub fn run(
 ) -> Result<Body, ImageError> {
     let decoders = decoders(&plan.content);
     let cores = decoders.len().min(std::thread::available_parallelism().map_or(2, usize::from)).max(1);
-    let shared = Shared::new(&plan, decoders, target);
+    let shared = Shared::new(&plan, decoders, target, Stop::on(cancel));
     let packing = match &plan.content {
         Content::Packed(packing) => Some(*packing),
         _ => None,
     };
-    let read = || read_stream(&mut plan, &mut source, &shared, progress, cancel);
+    let read = || read_stream(&mut plan, &mut source, &shared, progress);
     let Ended { digest: actual, received, unpacked } =
         on_threads(image.digest.algorithm, packing, &shared, read)?;
     if actual != image.digest {
@@ -181,46 +185,62 @@ fn on_threads(
     read: impl FnOnce() -> Result<u64, ImageError>,
 ) -> Result<Ended, ImageError> {
     let (digest, received, unpacked) = std::thread::scope(|scope| {
-        let hash = scope.spawn(move || hash_stream(algorithm, shared));
+        let hash = start(scope, shared, "hash", move || hash_stream(algorithm, shared));
         for _ in 0..WRITERS {
-            scope.spawn(move || guarded(shared, || work(shared)));
+            start(scope, shared, "writing", || work(shared));
         }
-        scope.spawn(move || guarded(shared, || zero(shared)));
-        let unpacked = packing.map(|p| scope.spawn(move || unpack_stream(p, shared)));
-        let received = or_stop(read(), shared);
+        start(scope, shared, "zeroing", || zero(shared));
+        let unpack =
+            packing.and_then(|p| start(scope, shared, "unpacking", move || unpack_stream(p, shared)));
+        let received = guarded(shared, "reading", read);
         shared.hashing.close();
         shared.packed.close();
-        let unpacked = unpacked.map(|thread| {
-            or_stop(thread.join().unwrap_or_else(|_| Err(internal("the unpacking thread panicked"))), shared)
-        });
+        let unpacked = unpack.and_then(outcome);
         shared.work.close();
         shared.zeros.close();
-        let digest = hash.join().unwrap_or_else(|_| Err(internal("the hash thread panicked")));
-        (digest, received, unpacked)
+        (hash.and_then(outcome), received, unpacked)
     });
-    match shared.stop.take_error() {
-        Some(error) => Err(error),
-        None => Ok(Ended { digest: digest?, received, unpacked }),
+    if let Some(error) = shared.stop.take_error() {
+        return Err(error);
+    }
+    let (Some(digest), Some(received)) = (digest, received) else {
+        return Err(internal("a thread of the pipeline ended and did not say why"));
+    };
+    Ok(Ended { digest, received, unpacked })
+}
+
+/// Starts a thread whose failure ends all; `None` if there can be none.
+fn start<'scope, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    shared: &'scope Shared<'_>,
+    name: &'static str,
+    work: impl FnOnce() -> Result<T, ImageError> + Send + 'scope,
+) -> Option<ScopedJoinHandle<'scope, Option<T>>> {
+    let builder = std::thread::Builder::new().name(name.to_string());
+    match builder.spawn_scoped(scope, move || guarded(shared, name, work)) {
+        Ok(thread) => Some(thread),
+        Err(e) => {
+            shared.stop.fail(internal(&format!("the {name} thread could not be started: {e}")));
+            None
+        }
     }
 }
 
-/// A count of bytes; an error is the end of all, and counts none.
-fn or_stop(result: Result<u64, ImageError>, shared: &Shared<'_>) -> u64 {
-    result.unwrap_or_else(|error| {
-        shared.stop.fail(error);
-        0
-    })
+/// What a thread left, once it has ended.
+fn outcome<T>(thread: ScopedJoinHandle<'_, Option<T>>) -> Option<T> {
+    thread.join().ok().flatten()
 }
 
 fn internal(what: &str) -> ImageError {
     ImageError::Internal { what: what.to_string() }
 }
 
-/// Runs a thread's work and turns its error into the end of all.
-fn guarded(shared: &Shared<'_>, work: impl FnOnce() -> Result<(), ImageError>) {
-    if let Err(error) = work() {
-        shared.stop.fail(error);
-    }
+/// Runs a thread's work and turns its error, or its panic, into the end of all.
+fn guarded<T>(shared: &Shared<'_>, name: &str, work: impl FnOnce() -> Result<T, ImageError>) -> Option<T> {
+    // Nothing of what is shared is used any more but to end: a state that a panic left half changed hurts nobody.
+    let result = std::panic::catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(internal(&format!("the {name} thread panicked"))));
+    result.map_err(|error| shared.stop.fail(error)).ok()
 }
 
 fn hash_stream(algorithm: DigestAlgorithm, shared: &Shared<'_>) -> Result<Digest, ImageError> {
@@ -237,7 +257,6 @@ fn read_stream(
     source: &mut Source,
     shared: &Shared<'_>,
     progress: &ProgressCell,
-    cancel: &CancelFlag,
 ) -> Result<u64, ImageError> {
     let held = match &plan.content {
         Content::Qcow2(guide) => guide.held(),
@@ -252,9 +271,6 @@ fn read_stream(
     };
     let mut at = 0u64;
     loop {
-        if cancel.is_set() {
-            return Err(ImageError::Cancelled);
-        }
         let Some(mut buffer) = pool.take(&shared.stop) else { return Ok(at) };
         let count = spent(&shared.spent.network, || fill(source, buffer.bytes_mut()))?;
         if count == 0 {
@@ -400,7 +416,7 @@ fn work(shared: &Shared<'_>) -> Result<(), ImageError> {
     while let Some(batch) = shared.work.pop(&shared.stop) {
         let packed = batch.ops.iter().any(|op| matches!(op, Op::Packed { .. }));
         if !packed {
-            for op in &batch.ops {
+            for op in batch.ops.iter().take_while(|_| !shared.stop.is_set()) {
                 put_plain(op, &batch, shared)?;
             }
             continue;
@@ -419,7 +435,7 @@ fn put_plain(op: &Op, batch: &Batch, shared: &Shared<'_>) -> Result<(), ImageErr
 }
 
 fn unpack_batch(batch: &Batch, decoder: &mut Decoder, shared: &Shared<'_>) -> Result<(), ImageError> {
-    for op in &batch.ops {
+    for op in batch.ops.iter().take_while(|_| !shared.stop.is_set()) {
         let Op::Packed { bytes, guest, length, host } = op else {
             put_plain(op, batch, shared)?;
             continue;
@@ -439,4 +455,24 @@ fn unpack_batch(batch: &Batch, decoder: &mut Decoder, shared: &Shared<'_>) -> Re
 fn put_decoded(decoder: &mut Decoder, shared: &Shared<'_>) -> Result<(), ImageError> {
     let Some((guest, bytes)) = decoder.take() else { return Ok(()) };
     shared.spent.disk.with(|| shared.target.put(guest, bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Verify;
+    use super::super::tests::endings::within;
+    use super::*;
+    use crate::platform::fake::block::MemDisk;
+
+    #[test]
+    fn a_reader_that_panics_ends_all() {
+        let ended = within(|| {
+            let target = Target::new(Arc::new(MemDisk::new(4 << 20)), ByteCount(4 << 20), Verify::Sample);
+            let plan = Plan { capacity: 4 << 20, length: 4 << 20, content: Content::Raw };
+            let shared = Shared::new(&plan, Vec::new(), &target, Stop::default());
+            let ended = on_threads(DigestAlgorithm::Sha256, None, &shared, || panic!("as the test wants it"));
+            ended.map(|ended| ended.received)
+        });
+        assert_eq!(ended.unwrap_err().to_string(), "the reading thread panicked");
+    }
 }

@@ -1,31 +1,41 @@
 //! Bounded queues between the pipeline's threads, and the one place where the first error is kept.
 
-use super::ImageError;
+use super::{CancelFlag, ImageError};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Tells every thread to end, and remembers why. The first error wins: later ones are its consequences.
+/// Tells every thread to end, and remembers why: an error of one of them, or the wish of whoever started the work. The first
+/// error wins: later ones are its consequences. Every wait of the pipeline looks at it.
 #[derive(Clone, Default)]
 pub struct Stop(Arc<StopState>);
 
 #[derive(Default)]
 struct StopState {
+    cancel: CancelFlag,
     set: AtomicBool,
     error: Mutex<Option<ImageError>>,
 }
 
 impl Stop {
+    /// Is set by the flag, too.
+    pub fn on(cancel: &CancelFlag) -> Stop {
+        Stop(Arc::new(StopState { cancel: cancel.clone(), ..StopState::default() }))
+    }
     pub fn is_set(&self) -> bool {
-        self.0.set.load(Ordering::SeqCst)
+        self.0.set.load(Ordering::SeqCst) || self.0.cancel.is_set()
     }
     pub fn fail(&self, error: ImageError) {
-        self.0.error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        // What fails after the flag was set is its consequence.
+        let first = if self.0.cancel.is_set() { ImageError::Cancelled } else { error };
+        self.0.error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(first);
         self.0.set.store(true, Ordering::SeqCst);
     }
+    /// Why the work ended, if it did before its time.
     pub fn take_error(&self) -> Option<ImageError> {
-        self.0.error.lock().unwrap_or_else(PoisonError::into_inner).take()
+        let error = self.0.error.lock().unwrap_or_else(PoisonError::into_inner).take();
+        error.or_else(|| self.0.cancel.is_set().then_some(ImageError::Cancelled))
     }
 }
 

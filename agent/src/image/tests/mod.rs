@@ -5,6 +5,7 @@
 mod chaos;
 mod corpus;
 mod drive;
+pub mod endings;
 mod faults;
 mod hostile;
 mod https;

@@ -4,7 +4,7 @@ use super::server::{Answer, Server};
 use super::*;
 use std::io::Write;
 
-fn gz(bytes: &[u8]) -> Vec<u8> {
+pub fn gz(bytes: &[u8]) -> Vec<u8> {
     let name = "disk.raw\u{e4}";
     let mut encoder = flate2::GzBuilder::new()
         .filename(name)
@@ -14,13 +14,13 @@ fn gz(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-fn xz(bytes: &[u8], level: u32) -> Vec<u8> {
+pub fn xz(bytes: &[u8], level: u32) -> Vec<u8> {
     let mut encoder = liblzma::write::XzEncoder::new(Vec::new(), level);
     encoder.write_all(bytes).unwrap();
     encoder.finish().unwrap()
 }
 
-fn zst(bytes: &[u8], window: u32) -> Vec<u8> {
+pub fn zst(bytes: &[u8], window: u32) -> Vec<u8> {
     let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 3).unwrap();
     encoder.include_checksum(true).unwrap();
     encoder.window_log(window).unwrap();
@@ -28,7 +28,7 @@ fn zst(bytes: &[u8], window: u32) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-fn bz2(bytes: &[u8]) -> Vec<u8> {
+pub fn bz2(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::best());
     encoder.write_all(bytes).unwrap();
     encoder.finish().unwrap()
