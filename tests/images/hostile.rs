@@ -2,6 +2,7 @@
 //! it was or blank at both ends.
 
 use anyhow::{Context, Result, ensure};
+use ferric_tests::corpus::by_hand;
 use ferric_tests::corpus::hostile::{self, DISK, Hostile};
 use ferric_tests::write::{Disk, Left, Order, Writer, scratch, sha256};
 use std::fs::{self, File};
@@ -58,6 +59,36 @@ fn memory_has_a_bound_whatever_the_map() -> Result<()> {
     ensure!(ended.peak_kib <= baseline + MEMORY, "{} KiB, a plain image {baseline} KiB", ended.peak_kib);
     if ended.code != 0 {
         ended.expect_refused()?;
+    }
+    Ok(())
+}
+
+/// Many clusters of the disk that are one and the same compressed stream, which does not lie in one buffer: valid, and memory stays
+/// within its bound.
+#[test]
+fn memory_has_a_bound_however_many_clusters_share_a_stream() -> Result<()> {
+    let writer = Writer::obtain()?;
+    let folder = scratch("alike")?;
+    let small = Disk::new(folder.path().join("small"), DISK)?;
+    let baseline = baseline(&writer, folder.path(), &small)?;
+    for (bits, count) in [(21, 100), (16, 2000)] {
+        let built = by_hand::alike(bits, count).build();
+        let file = folder.path().join("image");
+        fs::write(&file, &built.bytes)?;
+        let disk = Disk::new(folder.path().join("disk"), built.content.len() as u64)?;
+        let (place, digest) = (file.display().to_string(), sha256(&built.bytes));
+        let order = Order {
+            image: &place,
+            format: "qcow2",
+            sha256: &digest,
+            disk: &disk.path,
+            more: &["--no-table"],
+        };
+        let ended = writer.write(&order)?;
+        println!("clusters of 2^{bits}: peak {} KiB, baseline {baseline} KiB", ended.peak_kib);
+        ended.expect_complete()?;
+        disk.expect(&built.content)?;
+        ensure!(ended.peak_kib <= baseline + MEMORY, "{} KiB, a plain image {baseline} KiB", ended.peak_kib);
     }
     Ok(())
 }

@@ -140,9 +140,10 @@ impl Guide {
 
     /// Chunks that are held back at most.
     pub fn held(&self) -> usize {
+        let carried = Router::carries(self.header.cluster_size());
         match &self.way {
-            Way::Mapped { .. } => 0,
-            Way::Following(follower) => follower.keep + 1,
+            Way::Mapped { .. } => carried,
+            Way::Following(follower) => carried + follower.keep + 1,
         }
     }
     /// Whether the tables come with the data, so that nobody knows beforehand what is empty.

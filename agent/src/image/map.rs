@@ -12,7 +12,7 @@ use std::ops::Range;
 pub const PIECES: usize = if cfg!(test) { 2000 * size_of::<Piece>() } else { 10 << 20 };
 pub const GAPS: usize = if cfg!(test) { 300 * size_of::<(u64, u64)>() } else { 2 << 20 };
 /// Pieces for which room is made at once, so that a growing map does not take twice its size.
-const GROW: usize = 64 << 10;
+pub const GROW: usize = 64 << 10;
 
 /// A piece of the file and where it lands. `stored` is 0 for plain bytes, else the bytes that hold the compressed form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,10 +4,17 @@
 //! The head of the disk is written last, after the digest was right and everything else was flushed (see `finish.rs`).
 //! What this room leaves to others: which disk (`disk`), who asks (`commands`), kernel calls (`platform`).
 //!
-//! Memory, at most, whatever the image says: [`pipeline::CHUNKS`] × 1 MiB for the stream (and what a follower holds back: 3,
-//! 5 with clusters of 2 MiB), [`pipeline::OUTPUT`] for decoded clusters or unpacked bytes, 16 MiB for the map
-//! ([`map::PIECES`], [`map::GAPS`], [`proofs::PROOFS`]), 4 MiB of table bytes while they are read, 2 MiB of held head and tail,
-//! and for compressed raw images the decompressor's window ([`unpack::WINDOW`]). No term grows with the image.
+//! Memory, at most, whatever the image says:
+//! - the stream: [`pipeline::CHUNKS`] × 1 MiB. A qcow2 holds back 1 MiB more for compressed clusters that cross from one of
+//!   them into the next (4 with clusters of 2 MiB), and 3 (5) where its tables are taken from the stream;
+//! - what becomes of it: [`pipeline::OUTPUT`] for decoded clusters, and for each of at most eight decoders the compressed form of
+//!   one cluster, two clusters long at most (together 1 MiB with clusters of 64 KiB, 16 with 2 MiB). For a compressed raw image
+//!   [`pipeline::CHUNKS`] × 1 MiB more, and the decompressor's window ([`unpack::WINDOW`]);
+//! - the map: 16 MiB ([`map::PIECES`], [`map::GAPS`], [`proofs::PROOFS`]), [`map::GAPS`] once more for the ranges that wait to be
+//!   zeroed, and 6 MiB of table bytes and what the planner knows of them while they are read;
+//! - the disk: 2 MiB of held head and tail, 3 MiB where twelve writers copy what is not aligned.
+//!
+//! No term grows with the image.
 
 mod ahead;
 mod buffers;

@@ -14,7 +14,7 @@ use super::plan::{Content, Plan};
 use super::queue::{Popped, Queue, Stop};
 use super::raw::Splitter;
 use super::report::{Load, Spent, spent};
-use super::route::{Batch, Bytes, Found, Op};
+use super::route::{Batch, Found, Op, Seam};
 use super::target::Target;
 use super::{CancelFlag, ImageError, ImageRequest, Packing, ProgressCell, Source, unpack};
 use ferric_common::ids::{Digest, DigestAlgorithm};
@@ -26,7 +26,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
-/// Buffers of the stream, 1 MiB each; as many again for what is unpacked.
+/// Buffers of the stream, 1 MiB each, beside those that are held back ([`Guide::held`]); as many again for what is unpacked.
 pub const CHUNKS: usize = 10;
 /// Threads that write: so many writes are in flight on a disk that needs them to be fast.
 const WRITERS: usize = 12;
@@ -53,8 +53,8 @@ struct Shared<'a> {
     work: Queue<Batch>,
     zeros: Queue<(u64, u64)>,
     packed: Queue<Arc<Chunk>>,
-    /// Idle decoders; their number bounds the memory for decoded clusters.
-    decoders: Queue<Decoder>,
+    /// Idle decoders; their number bounds the memory for decoded clusters, and for what they are made of.
+    decoders: Queue<(Decoder, Seam)>,
     target: &'a Target,
     ahead: Ahead,
     stream: Stream,
@@ -79,12 +79,10 @@ impl Stream {
 
 impl<'a> Shared<'a> {
     fn new(plan: &Plan, idle: Vec<Decoder>, target: &'a Target, stop: Stop) -> Shared<'a> {
-        let large = matches!(&plan.content, Content::Qcow2(guide) if guide.cluster() >= CHUNK);
         let shared = Shared {
             stop,
             hashing: Queue::new(CHUNKS * 2),
-            // A waiting batch may hold a copy of one compressed cluster.
-            work: Queue::new(if large { 4 } else { WRITERS * 2 }),
+            work: Queue::new(WRITERS * 2),
             zeros: Queue::new(super::map::GAPS / size_of::<(u64, u64)>()),
             packed: Queue::new(CHUNKS),
             decoders: Queue::new(idle.len()),
@@ -93,7 +91,7 @@ impl<'a> Shared<'a> {
             stream: Stream { started: Instant::now(), length: plan.length, received: AtomicU64::new(0) },
             spent: Spent::default(),
         };
-        idle.into_iter().for_each(|decoder| shared.decoders.push(decoder, &shared.stop));
+        idle.into_iter().for_each(|decoder| shared.decoders.push((decoder, Seam::default()), &shared.stop));
         shared
     }
 
@@ -421,9 +419,9 @@ fn work(shared: &Shared<'_>) -> Result<(), ImageError> {
             }
             continue;
         }
-        let Some(mut decoder) = shared.decoders.pop(&shared.stop) else { return Ok(()) };
-        unpack_batch(&batch, &mut decoder, shared)?;
-        shared.decoders.push(decoder, &shared.stop);
+        let Some((mut decoder, mut seam)) = shared.decoders.pop(&shared.stop) else { return Ok(()) };
+        unpack_batch(&batch, &mut decoder, &mut seam, shared)?;
+        shared.decoders.push((decoder, seam), &shared.stop);
     }
     Ok(())
 }
@@ -434,16 +432,18 @@ fn put_plain(op: &Op, batch: &Batch, shared: &Shared<'_>) -> Result<(), ImageErr
     shared.spent.disk.with(|| shared.target.put(*guest, bytes))
 }
 
-fn unpack_batch(batch: &Batch, decoder: &mut Decoder, shared: &Shared<'_>) -> Result<(), ImageError> {
+fn unpack_batch(
+    batch: &Batch,
+    decoder: &mut Decoder,
+    seam: &mut Seam,
+    shared: &Shared<'_>,
+) -> Result<(), ImageError> {
     for op in batch.ops.iter().take_while(|_| !shared.stop.is_set()) {
-        let Op::Packed { bytes, guest, length, host } = op else {
+        let Op::Packed { guest, length, host, stored } = op else {
             put_plain(op, batch, shared)?;
             continue;
         };
-        let packed = match bytes {
-            Bytes::InChunk(range) => batch.chunk.bytes().get(range.clone()).unwrap_or_default(),
-            Bytes::Copied(bytes) => bytes,
-        };
+        let packed = batch.stored(*host..*host + u64::from(*stored), seam);
         if !decoder.has_room_at(*guest) {
             put_decoded(decoder, shared)?;
         }

@@ -38,7 +38,7 @@ impl Splitter {
         }
         ops.extend(data.map(plain));
         if !ops.is_empty() {
-            sink(Found::Batch(Batch { chunk: chunk.clone(), ops }));
+            sink(Found::Batch(Batch { chunk: chunk.clone(), earlier: Vec::new(), ops }));
         }
     }
 

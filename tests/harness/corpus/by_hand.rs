@@ -42,6 +42,8 @@ const CASES: &[Case] = &[
         clusters.extend((0..400).map(|_| Cluster::Like(1)));
         Recipe::of(12, clusters)
     }),
+    ("one compressed stream is many clusters and crosses a MiB of the file", || alike(16, 100)),
+    ("the same with clusters of 2 MiB", || alike(21, 6)),
     ("compressed streams share their sectors", || Recipe::of(12, tiny(10, 12, 700))),
     ("compressed streams share their sectors, zstd", || Recipe {
         zstd: true,
@@ -209,6 +211,19 @@ fn tiny(seed: u64, bits: u32, count: u64) -> Vec<Cluster> {
             Cluster::Packed { stream: deflate(&plain, 9), plain }
         })
         .collect()
+}
+
+/// One compressed stream that is so many clusters of the disk, is said to be as long as can be, and crosses a MiB of the file.
+pub fn alike(bits: u32, count: usize) -> Recipe {
+    const MIB: usize = 1 << 20;
+    let plain = content::text(41, 1 << bits);
+    let mut clusters = vec![Cluster::Packed { stream: deflate(&plain, 6), plain }];
+    clusters.extend((1..count).map(|_| Cluster::Like(0)));
+    // What it is said to be long goes on in these.
+    clusters.extend(full(42, bits, 3));
+    // Header, refcounts, L1 and L2 are a cluster each.
+    let gap = MIB - (64 << 10) - (4 << bits) % MIB;
+    Recipe { stated: Stated::Most, has_refcounts: false, gap, ..Recipe::of(bits, clusters) }
 }
 
 pub fn all() -> Vec<Valid> {
