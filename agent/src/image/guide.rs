@@ -210,6 +210,8 @@ impl Guide {
         match way {
             Way::Mapped { proofs, gaps_until, .. } => {
                 while *gaps_until < u64::MAX {
+                    // Without ranges the tables are read from the stream, which stands at its end.
+                    source.rewind();
                     let mut map = Map::of(header.virtual_size().0, u64::MAX, *gaps_until);
                     tables::walk(header, *length, source, &mut map, proofs)?;
                     *gaps_until = map.gaps_until();
@@ -240,8 +242,7 @@ impl Follower {
         sink: &mut dyn FnMut(Found),
     ) -> Result<(), ImageError> {
         self.window.push_back(chunk.clone());
-        self.read_tables(chunk.end(), router)?;
-        self.map.take_gaps().into_iter().for_each(|(at, length)| sink(Found::Zeros(at, length)));
+        self.read_tables(chunk.end(), router, sink)?;
         while self.window.len() > self.keep
             && let Some(chunk) = self.window.pop_front()
         {
@@ -250,8 +251,13 @@ impl Follower {
         Ok(())
     }
 
-    /// Takes every table that has come whole.
-    fn read_tables(&mut self, end: u64, router: &mut Router) -> Result<(), ImageError> {
+    /// Takes every table that has come whole, and hands out the gaps that it shows.
+    fn read_tables(
+        &mut self,
+        end: u64,
+        router: &mut Router,
+        sink: &mut dyn FnMut(Found),
+    ) -> Result<(), ImageError> {
         let too_large = || ImageError::MapTooLarge(ByteCount(map::PIECES as u64));
         while let Step::Need(range) = self.planner.step() {
             let known = self.known(&range);
@@ -272,6 +278,7 @@ impl Follower {
             if overfull || partial {
                 return Err(too_large());
             }
+            self.map.take_gaps().into_iter().for_each(|(at, length)| sink(Found::Zeros(at, length)));
             let pieces = self.map.take_pieces();
             let dealt = self.window.front().map_or(0, |chunk| chunk.offset);
             if pieces.first().is_some_and(|piece| piece.host < dealt) {
@@ -285,6 +292,7 @@ impl Follower {
         if !self.ended {
             self.ended = true;
             self.map.end();
+            self.map.take_gaps().into_iter().for_each(|(at, length)| sink(Found::Zeros(at, length)));
         }
         Ok(())
     }

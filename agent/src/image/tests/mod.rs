@@ -399,6 +399,41 @@ fn tables_behind_their_data_cost_a_server_without_ranges_one_more_pass() {
     assert!(server.sent() <= 2 * file.len() as u64 + (2 << 20), "{} of {}", server.sent(), file.len());
 }
 
+/// The same file with its L2 tables moved behind all data, each on its own, where some writers put them.
+fn tables_last(mut file: Vec<u8>) -> Vec<u8> {
+    let number = |file: &[u8], at: usize| u64::from_be_bytes(file[at..at + 8].try_into().unwrap());
+    let cluster = 1 << file[23];
+    let (l1, entries) = (number(&file, 40) as usize, (number(&file, 32) & 0xffff_ffff) as usize);
+    for at in (0..entries).map(|nth| l1 + nth * 8) {
+        let entry = number(&file, at);
+        let place = (entry & 0x00ff_ffff_ffff_fe00) as usize;
+        if place != 0 {
+            let table = file[place..place + cluster].to_vec();
+            file.resize(file.len().next_multiple_of(cluster) + cluster, 0);
+            let moved = file.len() as u64 | entry & 1 << 63;
+            file[at..at + 8].copy_from_slice(&moved.to_be_bytes());
+            file.extend(table);
+        }
+    }
+    file
+}
+
+/// A test's map holds 300 gaps: for the rest of them the tables are read again when the data has passed.
+#[test]
+fn more_gaps_than_fit_the_map_are_zeroed_with_and_without_ranges() {
+    let mut raw = Rng::new(59).bytes(8 << 20);
+    raw.chunks_mut(4096).step_by(2).for_each(|cluster| cluster.fill(0));
+    let file = tables_last(qcow2(&raw, &["-o", "cluster_size=4k"]));
+    for answer in [Answer::default(), Answer::no_ranges()] {
+        let ranges = answer.ranges;
+        let server = Server::new(&file, [], answer);
+        let request = ask(&server.url(), ImageFormat::Qcow2, &file);
+        let (result, disk) = write(&request, MemDisk::new(8 << 20));
+        assert_eq!(words(&result), "complete", "ranges: {ranges}");
+        assert_eq!(left(&disk.content(), &raw), Left::Complete, "ranges: {ranges}");
+    }
+}
+
 #[test]
 fn reading_everything_back_finds_a_lost_write() {
     let image = Rng::new(54).bytes(16 << 20);
