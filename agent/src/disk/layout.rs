@@ -99,6 +99,26 @@ pub fn check_table(head: &[u8], disk_size: ByteCount, sector: SectorSize) -> Res
     Ok(TableKind::Mbr)
 }
 
+/// [`check_table`] of the start of an image, as much of it as is at hand; `None` if it is too short to tell.
+///
+/// # Errors
+/// As [`check_table`], where the rest of the image cannot change it.
+pub fn foresee_table(
+    head: &[u8],
+    disk_size: ByteCount,
+    sector: SectorSize,
+) -> Result<Option<TableKind>, LayoutError> {
+    match check_table(head, disk_size, sector) {
+        Err(LayoutError::Gpt(GptError::Truncated { .. })) => Ok(None),
+        Err(LayoutError::NoTable) if head.len() < mbr::SIZE => Ok(None),
+        // Sector 1 says which kind of table follows a protective MBR.
+        Err(LayoutError::ProtectiveWithoutGpt(_)) if head.len() < sector.0.saturating_mul(2) as usize => {
+            Ok(None)
+        }
+        told => told.map(Some),
+    }
+}
+
 /// Refuses before the first write what [`plan`] would refuse after the last one.
 ///
 /// `head` is the start of the image, as much of it as is at hand: what it is too short to tell is left to [`plan`]. Nothing
@@ -113,15 +133,11 @@ pub fn foresee(
     config_drive: Option<&[u8]>,
 ) -> Result<(), LayoutError> {
     check_drive_size(config_drive)?;
-    let kind = match check_table(head, disk_size, sector) {
-        Err(LayoutError::Gpt(GptError::Truncated { .. })) => return Ok(()),
-        Err(LayoutError::NoTable) if head.len() < mbr::SIZE || config_drive.is_none() => return Ok(()),
-        // Sector 1 says which kind of table follows a protective MBR.
-        Err(LayoutError::ProtectiveWithoutGpt(_)) if head.len() < sector.0.saturating_mul(2) as usize => {
-            return Ok(());
-        }
+    let kind = match foresee_table(head, disk_size, sector) {
+        Err(LayoutError::NoTable) if config_drive.is_none() => return Ok(()),
         other => other?,
     };
+    let Some(kind) = kind else { return Ok(()) };
     let Some(drive) = config_drive else { return Ok(()) };
     match kind {
         TableKind::Gpt => {

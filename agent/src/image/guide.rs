@@ -22,6 +22,9 @@ const EARLY: u64 = 8;
 /// Largest L1 table that is kept while an image is followed, in bytes: enough for 64 TiB with clusters of 64 KiB.
 const KNOWN: u64 = 1 << 20;
 
+/// Bytes of the disk's start that hold a partition table as all writers place it.
+const HEAD: u64 = 64 << 10;
+
 pub struct Guide {
     header: Header,
     length: u64,
@@ -119,18 +122,20 @@ impl Guide {
         (header.cluster_size() as usize).div_ceil(CHUNK) * 2
     }
 
-    /// The disk's first bytes, at most a cluster of them, where the server can be asked for them before the data: `None` if not.
+    /// The disk's first bytes, at most [`HEAD`] or a cluster of them, where they are known before the data passes: `None` if not.
     ///
     /// # Errors
     /// Those of the server and of a damaged first cluster.
     pub fn head(&self, source: &mut Source) -> Result<Option<Vec<u8>>, ImageError> {
-        if matches!(self.way, Way::Following(_)) || !source.has_ranges() {
-            return Ok(None);
+        let Way::Mapped { first_gaps, .. } = &self.way else { return Ok(None) };
+        if let Some((0, length)) = first_gaps.first() {
+            return Ok(Some(vec![0; (*length).min(HEAD) as usize]));
         }
-        let Some(piece) = self.router.piece_at(0) else { return Ok(None) };
+        let piece = self.router.piece_at(0).filter(|_| source.has_ranges());
+        let Some(piece) = piece else { return Ok(None) };
         let file = piece.file();
         if piece.stored == 0 {
-            let end = file.end.min(file.start + self.header.cluster_size());
+            let end = file.end.min(file.start + self.header.cluster_size().max(HEAD));
             return source.fetch(file.start..end).map(Some);
         }
         let mut decoder = Decoder::new(self.compression(), self.cluster());

@@ -137,8 +137,12 @@ fn fits(needed: u64, disk: &dyn BlockDevice) -> Result<(), ImageError> {
     Err(ImageError::TooLarge { needed, disk, size })
 }
 
-/// Refuses what the layout would refuse after the body was written, as far as the image's first bytes tell.
+/// Refuses what would be refused after the body was written, as far as the image's first bytes tell: a table that is missing
+/// or does not fit, a config drive without room.
 fn foresee(request: &WriteRequest, head: &[u8], disk: &dyn BlockDevice) -> Result<(), ImageError> {
+    if request.image.require_partition_table {
+        layout::foresee_table(head, disk.size(), disk.sector_size())?;
+    }
     Ok(layout::foresee(head, disk.size(), disk.sector_size(), request.config_drive.as_deref())?)
 }
 
@@ -165,9 +169,6 @@ fn packed(
     let start = unpack::preview(packing, start)?;
     formats::check(ImageFormat::Raw, &start)?;
     // Where the compressed start holds less than the table, the head is looked at when it is whole.
-    if request.image.require_partition_table && start.len() as u64 >= MIB {
-        layout::check_table(&start, disk.size(), disk.sector_size())?;
-    }
     foresee(request, &start, disk)?;
     Ok(Content::Packed(packing))
 }

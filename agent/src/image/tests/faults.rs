@@ -566,23 +566,57 @@ fn what_cannot_fit_or_is_something_else_never_touches_the_disk() {
     }
 }
 
+/// Before the first write wherever the start of the image is known by then.
 #[test]
 fn an_image_without_a_table_is_not_left_on_the_disk() {
-    let mut bare = disk_bytes(4, 4 << 20);
-    bare[..MIB as usize].fill(0);
+    let other = Rng::new(4).bytes(4 << 20);
+    // Compressible, unlike its head.
+    let mut empty = other.clone();
+    empty.iter_mut().step_by(2).for_each(|byte| *byte = 0);
+    empty[..MIB as usize].fill(0);
+    let mut unsigned = empty.clone();
+    unsigned[..512].copy_from_slice(&other[..512]);
+    unsigned[510] = 0;
     let expected = "the partition table: the image has no partition table: a whole-disk image needs a GPT or an MBR \
                     with at least one entry";
-    let packed = qcow2(&bare, &[]);
-    for (file, format, end) in
-        [(&bare, ImageFormat::Raw, Left::Untouched), (&packed, ImageFormat::Qcow2, Left::Blank)]
+    for bare in [&empty, &unsigned] {
+        let qcow2 = |options: &[&str]| (qcow2(bare, options), ImageFormat::Qcow2);
+        for (file, format) in [
+            (bare.clone(), ImageFormat::Raw),
+            (super::packed::gz(bare), ImageFormat::Packed(Packing::Gz)),
+            qcow2(&[]),
+            qcow2(&["-c"]),
+            qcow2(&["-o", "cluster_size=512"]),
+            qcow2(&["-c", "-o", "cluster_size=2k"]),
+            qcow2(&["-o", "extended_l2=on,cluster_size=16k"]),
+        ] {
+            for answer in [Answer::default(), Answer::no_ranges()] {
+                let late = format == ImageFormat::Qcow2 && !answer.ranges;
+                let server = Server::new(&file, [], answer);
+                let mut request = ask(&server.url(), format, &file);
+                request.image.require_partition_table = true;
+                let (result, disk) = write(&request, MemDisk::new(8 << 20));
+                let (after, end) = if late { (BLANK, Left::Blank) } else { ("", Left::Untouched) };
+                assert_eq!(words(&result), format!("{expected}{after}"), "{format}");
+                assert_eq!(left(&disk.content(), b"never"), end, "{format}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_table_that_one_cluster_does_not_hold_is_no_missing_table() {
+    let image = gpt_image(13, SIZE, 512);
+    for options in
+        [&["-o", "cluster_size=512"][..], &["-c", "-o", "cluster_size=1k"], &["-o", "cluster_size=2k"]]
     {
-        let server = Server::honest(file);
-        let mut request = ask(&server.url(), format, file);
+        let file = qcow2(&image, options);
+        let server = Server::honest(&file);
+        let mut request = ask(&server.url(), ImageFormat::Qcow2, &file);
         request.image.require_partition_table = true;
-        let (result, disk) = write(&request, MemDisk::new(8 << 20));
-        let after = if end == Left::Blank { BLANK } else { "" };
-        assert_eq!(words(&result), format!("{expected}{after}"));
-        assert_eq!(left(&disk.content(), b"never"), end);
+        let (result, disk) = write(&request, MemDisk::new(SIZE as u64));
+        assert_eq!(words(&result), "complete", "{options:?}");
+        assert_eq!(left(&disk.content(), &image), Left::Complete, "{options:?}");
     }
 }
 

@@ -103,9 +103,10 @@ pub fn all() -> Vec<Hostile> {
             Hostile { wants_table: true, ..hostile }
         })
         .collect();
-    // In a qcow2 the table is known when its first clusters have been read: before the first write, or after it.
+    // In a qcow2 the start of the disk is read before the first write.
     for (name, disk, words) in [
         ("a qcow2 without a partition table", content::text(17, SIZE), "no partition table"),
+        ("a qcow2 with nothing where the table should be", vec![0; SIZE], "no partition table"),
         ("a qcow2 whose GPT has a wrong checksum", flip(512 + 60), "GPT header CRC"),
         (
             "a qcow2 whose GPT was made for other sectors",
@@ -114,12 +115,15 @@ pub fn all() -> Vec<Hostile> {
         ),
     ] {
         let bytes = move || {
-            let clusters =
-                disk.chunks(1 << 16).map(|c| Cluster::Packed { plain: c.to_vec(), stream: deflate(c, 6) });
-            Ok(Recipe { has_refcounts: false, ..Recipe::of(16, clusters.collect()) }.build().bytes)
+            let cluster = |plain: &[u8]| match plain.iter().all(|byte| *byte == 0) {
+                true => Cluster::Hole,
+                false => Cluster::Packed { plain: plain.to_vec(), stream: deflate(plain, 6) },
+            };
+            let clusters = disk.chunks(1 << 16).map(cluster).collect();
+            Ok(Recipe { has_refcounts: false, ..Recipe::of(16, clusters) }.build().bytes)
         };
-        let hostile = Hostile::new(name, Kind::Qcow2, words, Left::Blank, Box::new(bytes));
-        all.push(Hostile { wants_table: true, left: None, ..hostile });
+        let hostile = Hostile::new(name, Kind::Qcow2, words, Left::Untouched, Box::new(bytes));
+        all.push(Hostile { wants_table: true, ..hostile });
     }
     all
 }
