@@ -181,7 +181,7 @@ fn attempt_once(
     {
         return Err(LayoutError::ConfigDriveSize(ByteCount(drive.len() as u64)).into());
     }
-    let mut source = Source::open(image, tls.clone(), &patience.timeouts, state.started, cancel)?;
+    let mut source = Source::open(image, tls.clone(), &patience.timeouts, state.started, cancel, progress)?;
     let plan = plan::make(request, &mut source, disk.as_ref(), progress, state.tables)?;
     progress.total(source.length());
     tracing::info!("image {}: {}", image.id, plan.describe(disk.name()));

@@ -56,6 +56,7 @@ struct Shared<'a> {
     /// Idle decoders; their number bounds the memory for decoded clusters, and for what they are made of.
     decoders: Queue<(Decoder, Seam)>,
     target: &'a Target,
+    progress: &'a ProgressCell,
     ahead: Ahead,
     stream: Stream,
     spent: Spent,
@@ -78,7 +79,13 @@ impl Stream {
 }
 
 impl<'a> Shared<'a> {
-    fn new(plan: &Plan, idle: Vec<Decoder>, target: &'a Target, stop: Stop) -> Shared<'a> {
+    fn new(
+        plan: &Plan,
+        idle: Vec<Decoder>,
+        target: &'a Target,
+        progress: &'a ProgressCell,
+        stop: Stop,
+    ) -> Shared<'a> {
         let shared = Shared {
             stop,
             hashing: Queue::new(CHUNKS * 2),
@@ -87,6 +94,7 @@ impl<'a> Shared<'a> {
             packed: Queue::new(CHUNKS),
             decoders: Queue::new(idle.len()),
             target,
+            progress,
             ahead: ahead(&plan.content, target),
             stream: Stream { started: Instant::now(), length: plan.length, received: AtomicU64::new(0) },
             spent: Spent::default(),
@@ -145,12 +153,12 @@ pub fn run(
 ) -> Result<Body, ImageError> {
     let decoders = decoders(&plan.content);
     let cores = decoders.len().min(std::thread::available_parallelism().map_or(2, usize::from)).max(1);
-    let shared = Shared::new(&plan, decoders, target, Stop::on(cancel));
+    let shared = Shared::new(&plan, decoders, target, progress, Stop::on(cancel));
     let packing = match &plan.content {
         Content::Packed(packing) => Some(*packing),
         _ => None,
     };
-    let read = || read_stream(&mut plan, &mut source, &shared, progress);
+    let read = || read_stream(&mut plan, &mut source, &shared);
     let Ended { digest: actual, received, unpacked } =
         on_threads(image.digest.algorithm, packing, &shared, read)?;
     if actual != image.digest {
@@ -250,12 +258,7 @@ fn hash_stream(algorithm: DigestAlgorithm, shared: &Shared<'_>) -> Result<Digest
 }
 
 /// Reads the file from byte 0 to its end and deals it out. Returns bytes received.
-fn read_stream(
-    plan: &mut Plan,
-    source: &mut Source,
-    shared: &Shared<'_>,
-    progress: &ProgressCell,
-) -> Result<u64, ImageError> {
+fn read_stream(plan: &mut Plan, source: &mut Source, shared: &Shared<'_>) -> Result<u64, ImageError> {
     let held = match &plan.content {
         Content::Qcow2(guide) => guide.held(),
         _ => 0,
@@ -270,7 +273,8 @@ fn read_stream(
     let mut at = 0u64;
     loop {
         let Some(mut buffer) = pool.take(&shared.stop) else { return Ok(at) };
-        let count = spent(&shared.spent.network, || fill(source, buffer.bytes_mut()))?;
+        let arrived = |count: usize| shared.progress.received(at + count as u64);
+        let count = spent(&shared.spent.network, || fill(source, buffer.bytes_mut(), arrived))?;
         if count == 0 {
             break;
         }
@@ -283,8 +287,6 @@ fn read_stream(
         shared.stream.received.store(at, Ordering::Relaxed);
         shared.hashing.push(chunk.clone(), &shared.stop);
         dealer.deal(&chunk, source, shared)?;
-        progress.received(at);
-        progress.written(shared.target.counts().0);
     }
     if let Some(length) = length.filter(|length| *length != at) {
         let (url, expected) = (source.name().to_string(), length.into());
@@ -294,13 +296,15 @@ fn read_stream(
     Ok(at)
 }
 
-fn fill(source: &mut Source, buffer: &mut [u8]) -> Result<usize, ImageError> {
+/// Fills the buffer, if the file has as much; `arrived` is told how far it is.
+fn fill(source: &mut Source, buffer: &mut [u8], arrived: impl Fn(usize)) -> Result<usize, ImageError> {
     let mut filled = 0;
     while filled < buffer.len() {
         match source.read(buffer.get_mut(filled..).unwrap_or_default())? {
             0 => break,
             count => filled += count,
         }
+        arrived(filled);
     }
     Ok(filled)
 }
@@ -429,7 +433,7 @@ fn work(shared: &Shared<'_>) -> Result<(), ImageError> {
 fn put_plain(op: &Op, batch: &Batch, shared: &Shared<'_>) -> Result<(), ImageError> {
     let Op::Plain { bytes, guest } = op else { return Ok(()) };
     let bytes = batch.chunk.bytes().get(bytes.clone()).unwrap_or_default();
-    shared.spent.disk.with(|| shared.target.put(*guest, bytes))
+    put(*guest, bytes, shared)
 }
 
 fn unpack_batch(
@@ -454,7 +458,13 @@ fn unpack_batch(
 
 fn put_decoded(decoder: &mut Decoder, shared: &Shared<'_>) -> Result<(), ImageError> {
     let Some((guest, bytes)) = decoder.take() else { return Ok(()) };
-    shared.spent.disk.with(|| shared.target.put(guest, bytes))
+    put(guest, bytes, shared)
+}
+
+fn put(guest: u64, bytes: &[u8], shared: &Shared<'_>) -> Result<(), ImageError> {
+    shared.spent.disk.with(|| shared.target.put(guest, bytes))?;
+    shared.progress.written(shared.target.counts().0);
+    Ok(())
 }
 
 #[cfg(test)]
@@ -468,8 +478,9 @@ mod tests {
     fn a_reader_that_panics_ends_all() {
         let ended = within(|| {
             let target = Target::new(Arc::new(MemDisk::new(4 << 20)), ByteCount(4 << 20), Verify::Sample);
-            let plan = Plan { capacity: 4 << 20, length: 4 << 20, content: Content::Raw };
-            let shared = Shared::new(&plan, Vec::new(), &target, Stop::default());
+            let plan = Plan { capacity: 4 << 20, length: Some(4 << 20), content: Content::Raw };
+            let progress = ProgressCell::default();
+            let shared = Shared::new(&plan, Vec::new(), &target, &progress, Stop::default());
             let ended = on_threads(DigestAlgorithm::Sha256, None, &shared, || panic!("as the test wants it"));
             ended.map(|ended| ended.received)
         });

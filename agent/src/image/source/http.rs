@@ -12,7 +12,7 @@ use super::head::{self, Head, Validator};
 use super::message::Broken;
 use super::wire::{self, Connection};
 use crate::fetch::{Proxies, basic};
-use crate::image::{CancelFlag, ImageError, ImageRequest, Timeouts};
+use crate::image::{CancelFlag, ImageError, ImageRequest, ProgressCell, Timeouts};
 use ferric_common::limits;
 use http::StatusCode;
 use http::header::HeaderValue;
@@ -50,6 +50,9 @@ pub struct HttpSource {
     cancel: CancelFlag,
     /// When the write began.
     began: Instant,
+    /// Where retries are told, and whether one is told there.
+    progress: ProgressCell,
+    troubled: bool,
     /// A connection between two requests.
     idle: Option<Connection>,
     length: Option<u64>,
@@ -102,6 +105,7 @@ impl HttpSource {
         timeouts: Timeouts,
         began: Instant,
         cancel: CancelFlag,
+        progress: ProgressCell,
     ) -> Result<HttpSource, ImageError> {
         let place = |text: &String| {
             let url = answer::parse_url(text)?;
@@ -122,6 +126,8 @@ impl HttpSource {
             timeouts,
             cancel,
             began,
+            progress,
+            troubled: false,
             idle: None,
             length: None,
             ranges: false,

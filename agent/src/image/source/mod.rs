@@ -6,7 +6,7 @@ mod http;
 mod message;
 mod wire;
 
-use super::{CancelFlag, ImageError, ImageRequest, Timeouts};
+use super::{CancelFlag, ImageError, ImageRequest, ProgressCell, Timeouts};
 use http::HttpSource;
 use std::fs::File;
 use std::ops::Range;
@@ -44,12 +44,14 @@ impl Source {
         timeouts: &Timeouts,
         began: Instant,
         cancel: &CancelFlag,
+        progress: &ProgressCell,
     ) -> Result<Source, ImageError> {
         let first = image.urls.first().map(String::as_str).unwrap_or_default();
         let source = if let Some(path) = first.strip_prefix("file://") {
             Source::File(FileSource::open(path)?)
         } else {
-            Source::Http(Box::new(HttpSource::open(image, tls, timeouts.clone(), began, cancel.clone())?))
+            let (timeouts, cancel, progress) = (timeouts.clone(), cancel.clone(), progress.clone());
+            Source::Http(Box::new(HttpSource::open(image, tls, timeouts, began, cancel, progress)?))
         };
         if source.start().is_empty() {
             return Err(ImageError::Empty);

@@ -487,7 +487,11 @@ fn a_failure_is_told_of_the_url_that_failed() {
     let second = Server::honest(&image);
     let (result, log) = write_from_two(&first, &second, &image);
     assert_eq!(words(&result), "complete");
-    let told = format!("{} at byte 3145728: the connection ended after 3145728 bytes; ", first.url());
+    let told = format!(
+        "the transfer from {} broke at byte 3145728 (the connection ended after 3145728 bytes), trying {} ",
+        first.url(),
+        second.url()
+    );
     assert!(log.contains(&told), "{log}");
 }
 

@@ -11,6 +11,7 @@ mod hostile;
 mod https;
 mod packed;
 mod power_cut;
+mod progress;
 pub mod proxy;
 pub mod secure;
 pub mod server;

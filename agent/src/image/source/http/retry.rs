@@ -30,11 +30,12 @@ impl HttpSource {
         }
         let Some(next) = self.next() else { return Err(self.last_word(failure, at, words)) };
         let pause = self.pause(next);
-        tracing::warn!("{} at byte {at}: {words}; try {} in {pause:?}", self.name, self.tries + 1);
+        let broken = self.name.clone();
         self.current = next;
         if let Some(place) = self.places.get(next) {
             self.name = answer::display(&place.url);
         }
+        self.tell(&format!("the transfer from {broken} broke at byte {at} ({words})"), &broken, pause);
         self.cancel.pause(pause);
         Ok(())
     }
@@ -88,10 +89,28 @@ impl HttpSource {
         self.places.iter_mut().for_each(|place| place.tries = 0);
     }
 
-    /// Bytes came from the current place.
+    /// Bytes came from the current place, so nothing is amiss.
     pub(super) fn mark_giver(&mut self) {
         if let Some(place) = self.places.get_mut(self.current) {
             place.gave = true;
         }
+        if std::mem::take(&mut self.troubled) {
+            self.progress.mended();
+        }
+    }
+
+    /// Tells log and operator what broke and what is tried next; the latter until bytes come again.
+    fn tell(&mut self, what: &str, broken: &str, pause: Duration) {
+        let next = if self.name == broken { "again" } else { self.name.as_str() };
+        let when = match pause.as_secs() {
+            0 => "at once".to_string(),
+            seconds => format!("in {seconds} s"),
+        };
+        let left = self.places.iter().filter(|place| !place.dropped).count() as u32;
+        let most = self.timeouts.tries.saturating_mul(left.max(1));
+        let words = format!("{what}, trying {next} {when} ({} of {most})", self.tries + 1);
+        tracing::warn!("{words}");
+        self.progress.trouble(&words);
+        self.troubled = true;
     }
 }
