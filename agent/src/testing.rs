@@ -4,6 +4,7 @@ use crate::commands::image_info::Image;
 use crate::commands::rooms::{ImageWriter, WriteOrder};
 use crate::commands::{Context, Failure, Job, NodeView, Rules};
 use crate::config::Trust;
+use crate::image::WriteReport;
 use crate::platform::block::BlockDevice;
 use crate::platform::machine::{DiskFacts, LogFile, Machine, MachineError};
 use ferric_common::events::Progress;
@@ -229,7 +230,7 @@ impl ImageWriter for ScriptedWriter {
         order: WriteOrder,
         disk: &Arc<dyn BlockDevice>,
         job: &Job,
-    ) -> Result<(), Failure> {
+    ) -> Result<WriteReport, Failure> {
         let drive = order.config_drive.map_or(0, |drive| drive.len());
         self.orders.lock().unwrap().push((order.image, drive));
         match &self.act {
@@ -244,8 +245,13 @@ impl ImageWriter for ScriptedWriter {
         let mut sector = vec![0; 4096];
         sector[440..444].copy_from_slice(&0x1234_abcd_u32.to_le_bytes());
         disk.write_at(DiskOffset(0), &sector).unwrap();
-        Ok(())
+        Ok(scripted_report())
     }
+}
+
+/// The account that a [`ScriptedWriter`] gives.
+pub fn scripted_report() -> WriteReport {
+    WriteReport { written: ByteCount(4096), ..WriteReport::default() }
 }
 
 /// A context that trusts `trust` and waits for nothing. Needs a runtime.

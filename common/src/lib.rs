@@ -14,6 +14,7 @@ pub mod hints;
 pub mod ids;
 pub mod images;
 pub mod limits;
+pub mod report;
 pub mod steps;
 pub mod units;
 pub mod wire;

@@ -101,6 +101,8 @@ fn deploy_and_log_in(scene: &Scene, image: &debian::Image) -> Result<()> {
         Some(900),
     )))?;
     println!("deployed in {:.0?}; ferric said:\n{}", deploy.elapsed(), said.trim());
+    let account = said.lines().find(|line| line.starts_with("image: ")).context("no account of the write")?;
+    ensure!(account.contains(" MiB received at ") && account.contains("; limited by "), "{account}");
     println!("qemu-img convert of the same image takes {:.1?}", convert(scene, image)?);
     let answer = scene.ssh("demo", "hostname", LOGIN)?;
     ensure!(answer == hostname, "the host name is '{answer}', the config drive says '{hostname}'");
@@ -110,6 +112,8 @@ fn deploy_and_log_in(scene: &Scene, image: &debian::Image) -> Result<()> {
     }
     let node = scene.operator().node(NODE)?;
     ensure!(node["provision_state"] == "active" && node["last_error"].is_null(), "{node}");
+    let file = fs::metadata(&image.path)?.len();
+    ensure!(node["driver_internal_info"]["image_write"]["bytes_received"] == file, "{file} bytes: {node}");
     diskcheck::expect_untouched(&scene.other_disk())
         .or_else(|_| diskcheck::expect_blank_ends(&scene.other_disk()))
 }

@@ -193,7 +193,10 @@ async fn a_busy_agent_says_with_what_and_goes_on_answering() {
     assert_eq!(
         done["command_result"],
         json!({
-            "deploy_result": {"result": "prepare_image: image (debian) written to device /dev/sda root_uuid=0x1234abcd"},
+            "deploy_result": {
+                "result": "prepare_image: image (debian) written to device /dev/sda root_uuid=0x1234abcd",
+                "report": crate::testing::scripted_report().shown(),
+            },
             "deploy_step": {"interface": "deploy", "step": "write_image", "priority": 80},
         })
     );

@@ -40,6 +40,5 @@ pub(super) fn write_image(context: &Context, args: &Map<String, Value>, job: &Jo
     let Some(image_info) = args.get("image_info") else {
         return Err(failure::INVALID_PARAMS.with("the step write_image needs the argument 'image_info'"));
     };
-    let text = standby::write(context, image_info, args.get("configdrive"), job)?;
-    Ok(json!({"result": format!("prepare_image: {text}")}))
+    Ok(standby::write(context, image_info, args.get("configdrive"), job)?.result())
 }

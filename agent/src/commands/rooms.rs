@@ -9,7 +9,7 @@ use crate::disk::erase::{self, board::Watch};
 use crate::disk::wipe::{self, EraseError};
 use crate::disk::{look, raid};
 use crate::image::error::Class;
-use crate::image::{self, ImageError, ImageRequest, WriteRequest};
+use crate::image::{self, ImageError, ImageRequest, WriteReport, WriteRequest};
 use crate::platform::block::BlockDevice;
 use crate::platform::linux::process;
 use crate::platform::machine::MachineError;
@@ -28,7 +28,7 @@ pub struct WriteOrder {
 
 /// Writes an image to a disk. The real one is [`crate::image`]'s pipeline; tests have their own.
 pub trait ImageWriter: Send + Sync {
-    /// Blocks until the disk is complete and flushed.
+    /// Blocks until the disk is complete and flushed; gives the account of it.
     ///
     /// # Errors
     /// A failure of the class that belongs to the cause; both ends of the disk are blank then, or it is untouched.
@@ -38,7 +38,7 @@ pub trait ImageWriter: Send + Sync {
         order: WriteOrder,
         disk: &Arc<dyn BlockDevice>,
         job: &Job,
-    ) -> Result<(), Failure>;
+    ) -> Result<WriteReport, Failure>;
 }
 
 /// The write pipeline of [`crate::image`].
@@ -51,7 +51,7 @@ impl ImageWriter for Pipeline {
         order: WriteOrder,
         disk: &Arc<dyn BlockDevice>,
         job: &Job,
-    ) -> Result<(), Failure> {
+    ) -> Result<WriteReport, Failure> {
         let WriteOrder { image, digest, config_drive } = order;
         let id = image.id.clone();
         let request = WriteRequest {
@@ -75,7 +75,7 @@ impl ImageWriter for Pipeline {
         if let Some(peak) = process::peak_memory() {
             tracing::info!("peak memory of the agent so far: VmHWM {} kB", peak >> 10);
         }
-        Ok(())
+        Ok(report)
     }
 }
 

@@ -5,6 +5,7 @@ use super::image_info;
 use super::rooms::{self, WriteOrder};
 use super::{Context, Failure, Job, Params, checksum, context, failure};
 use crate::disk::aligned;
+use crate::image::WriteReport;
 use crate::platform::block::BlockDevice;
 use crate::state::Written;
 use ferric_common::units::{ByteCount, DiskOffset};
@@ -22,8 +23,30 @@ pub fn validate_image(context: &Context, params: &Params) -> Result<(), Failure>
 
 pub fn prepare_image(context: &Context, params: &Params, job: &Job) -> Result<Value, Failure> {
     let image_info = params.get("image_info").unwrap_or(&Value::Null);
-    let text = write(context, image_info, params.get("configdrive"), job)?;
-    Ok(Value::String(text))
+    Ok(write(context, image_info, params.get("configdrive"), job)?.result())
+}
+
+/// What became of an image.
+pub struct Outcome {
+    /// The reference agent's words, in which conductors look for `root_uuid=`.
+    text: String,
+    /// None if nothing had to be written.
+    report: Option<WriteReport>,
+}
+
+impl Outcome {
+    fn new(written: &Written, how: &str, report: Option<WriteReport>) -> Outcome {
+        let Written { image_id, device, root_uuid, .. } = written;
+        Outcome { text: format!("image ({image_id}) {how} device {device} root_uuid={root_uuid}"), report }
+    }
+    /// As a command's or a step's result. The account has a key of its own: Ironic's conductors read at most the text.
+    pub fn result(&self) -> Value {
+        let mut result = json!({"result": format!("prepare_image: {}", self.text)});
+        if let (Some(report), Some(map)) = (&self.report, result.as_object_mut()) {
+            map.insert("report".into(), report.shown());
+        }
+        result
+    }
 }
 
 /// Writes an image and its config drive to the root disk; the same image that is already there is not written again.
@@ -32,7 +55,7 @@ pub fn write(
     image_info: &Value,
     config_drive: Option<&Value>,
     job: &Job,
-) -> Result<String, Failure> {
+) -> Result<Outcome, Failure> {
     let image = image_info::check(image_info, &context.rules)?;
     let digest = checksum::digest(context, &image)?;
     // Older conductors put the config drive into image_info only, newer ones into both.
@@ -51,7 +74,7 @@ pub fn write(
     if let Some(before) = context::lock(&context.written).clone()
         && (Written { root_uuid: before.root_uuid.clone(), ..plan.clone() }) == before
     {
-        return Ok(said(&before, "already present on"));
+        return Ok(Outcome::new(&before, "already present on", None));
     }
     // From here on the disk changes: what was on it before is no longer complete.
     context.forget_written();
@@ -59,7 +82,8 @@ pub fn write(
         failure::BLOCK_DEVICE.with(format!("opening the root disk {device}: {}", failure::chain(&error)))
     })?;
     tracing::info!("writing image {} to {device} ({})", image.id, disk.size());
-    context.writer.write(context, WriteOrder { image, digest, config_drive }, &disk, job)?;
+    let order = WriteOrder { image, digest, config_drive };
+    let report = context.writer.write(context, order, &disk, job)?;
     plan.root_uuid = disk_signature(disk.as_ref())?;
     drop(disk);
     if let Err(error) = context.machine.reread_partitions(&device) {
@@ -70,11 +94,7 @@ pub fn write(
     }
     *context::lock(&context.written) = Some(plan.clone());
     (context.remember)(Some(&plan));
-    Ok(said(&plan, "written to"))
-}
-
-fn said(written: &Written, how: &str) -> String {
-    format!("image ({}) {how} device {} root_uuid={}", written.image_id, written.device, written.root_uuid)
+    Ok(Outcome::new(&plan, "written to", Some(report)))
 }
 
 fn fingerprint(bytes: &[u8]) -> String {

@@ -1,10 +1,10 @@
-//! What a finished write says of itself: how much, how long, and what held it back.
+//! Who was busy how long while an image is written; what a finished write says of itself is [`WriteReport`].
 
-use ferric_common::units::ByteCount;
-use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+pub use ferric_common::report::{Limit, Load, Took, WriteReport};
 
 /// Time spent by kind of work, in nanoseconds, summed over threads.
 #[derive(Default)]
@@ -75,111 +75,6 @@ impl Spent {
             decompression: share(get(&self.decode), cores as u64),
             disk: share(self.disk.total().as_nanos() as u64, 1),
         }
-    }
-}
-
-/// What held the write back the most.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Limit {
-    Network,
-    Hash,
-    Decompression,
-    Disk,
-}
-
-impl fmt::Display for Limit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Limit::Network => "network",
-            Limit::Hash => "hash",
-            Limit::Decompression => "decompression",
-            Limit::Disk => "disk",
-        })
-    }
-}
-
-/// The roofline: how busy each part was while the body was written, in percent.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Load {
-    pub network: u32,
-    pub hash: u32,
-    pub decompression: u32,
-    pub disk: u32,
-}
-
-impl Load {
-    /// The busiest part. The reader counts as waiting for the network only while nothing behind it is as busy.
-    pub fn limit(&self) -> Limit {
-        let kinds = [
-            (self.network, Limit::Network),
-            (self.hash, Limit::Hash),
-            (self.decompression, Limit::Decompression),
-            (self.disk, Limit::Disk),
-        ];
-        kinds.into_iter().max_by_key(|(share, _)| *share).map_or(Limit::Network, |(_, limit)| limit)
-    }
-}
-
-/// Seconds of each stage.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Took {
-    /// Looking at the image, reading its tables, blanking both ends.
-    pub prepare: Duration,
-    /// Receiving, hashing, decoding and writing.
-    pub body: Duration,
-    /// Flushes, and what was held back.
-    pub finish: Duration,
-    /// Reading back.
-    pub verify: Duration,
-}
-
-/// The account of one image write.
-#[derive(Clone, Debug)]
-pub struct WriteReport {
-    /// Bytes of the image file.
-    pub received: ByteCount,
-    /// Data bytes written, head and tail included.
-    pub written: ByteCount,
-    /// Bytes zeroed by the disk itself; zero bytes that had to be written.
-    pub zeroed: ByteCount,
-    pub zeros_written: ByteCount,
-    /// Bytes read back and compared.
-    pub verified: ByteCount,
-    pub virtual_size: ByteCount,
-    pub took: Took,
-    pub load: Load,
-    /// Times the transfer was taken up again.
-    pub resumes: u32,
-}
-
-impl fmt::Display for WriteReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mib = |b: ByteCount| b.0 >> 20;
-        let seconds = |d: Duration| d.as_secs_f64();
-        let rate = self.received.0 as f64 / seconds(self.took.body).max(0.001) / 1_048_576.0;
-        let Took { prepare, body, finish, verify } = self.took;
-        let load = &self.load;
-        write!(
-            f,
-            "{} MiB received at {rate:.0} MiB/s, {} MiB written, {} MiB zeroed by the disk, {} MiB of zeros written, \
-             {} MiB read back; {:.2} s prepare + {:.2} s body + {:.2} s finish + {:.2} s verify; limited by {} (busy: \
-             network {} %, hash {} %, decompression {} %, disk {} %); {} resumes",
-            mib(self.received),
-            mib(self.written),
-            mib(self.zeroed),
-            mib(self.zeros_written),
-            mib(self.verified),
-            seconds(prepare),
-            seconds(body),
-            seconds(finish),
-            seconds(verify),
-            load.limit(),
-            load.network,
-            load.hash,
-            load.decompression,
-            load.disk,
-            self.resumes
-        )
     }
 }
 

@@ -1,6 +1,6 @@
 //! One line that says what a node does: state, what it waits for, and how far the image is. Pure.
 
-use super::render::{one_line, wait_reason};
+use super::render::{image_write, one_line, wait_reason};
 use ferric_common::events::Progress;
 use ferric_common::units::{GIB, MIB};
 use serde_json::Value;
@@ -15,6 +15,8 @@ pub struct Status {
     pub reason: Option<String>,
     pub last_error: Option<String>,
     pub progress: Option<Progress>,
+    /// What the last image write came to, in one line.
+    pub written: Option<String>,
 }
 
 impl Status {
@@ -27,6 +29,7 @@ impl Status {
             reason: wait_reason(node),
             last_error: text("last_error"),
             progress: progress.and_then(|p| serde_json::from_value(p).ok()),
+            written: image_write(node),
         }
     }
 

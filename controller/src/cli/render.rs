@@ -1,5 +1,6 @@
 //! Values to text: tables and lists without colour, safe for a terminal. Pure.
 
+use ferric_common::report::WriteReport;
 use serde_json::Value;
 
 /// Removes what could steer a terminal: texts come from machines and from other people. Line breaks stay.
@@ -86,6 +87,9 @@ pub fn node(node: &Value) -> String {
     if let Some(reason) = wait_reason(node) {
         rows.insert(5, ("waiting for".into(), one_line(&reason)));
     }
+    if let Some(line) = image_write(node) {
+        rows.push(("image write".into(), line));
+    }
     for group in ["driver_info", "properties", "instance_info"] {
         let Some(Value::Object(map)) = node.get(group) else { continue };
         let held = Value::Object(map.clone());
@@ -93,6 +97,11 @@ pub fn node(node: &Value) -> String {
     }
     let width = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
     rows.iter().map(|(name, value)| format!("{name:<width$}  {value}\n")).collect()
+}
+
+/// The account of the last image write in one line, if there is one.
+pub fn image_write(node: &Value) -> Option<String> {
+    WriteReport::read(node.pointer("/driver_internal_info/image_write")?).map(|report| report.to_string())
 }
 
 /// Why the controller waits, if it does.
@@ -150,8 +159,10 @@ mod tests {
     fn a_node_shows_its_error_whole_and_what_it_waits_for() {
         let out = node(
             &json!({"name": "a", "last_error": "first line\nsecond", "driver_info": {"ipmi_address": "10.0.0.9"},
-            "driver_internal_info": {"wait": {"reason": "the ramdisk's heartbeat"}}}),
+            "driver_internal_info": {"wait": {"reason": "the ramdisk's heartbeat"},
+                                     "image_write": WriteReport::default().shown()}}),
         );
+        assert!(out.contains("image write               0 MiB received at 0 MiB/s, "), "{out}");
         assert!(out.contains("last_error                first line second\n"), "{out}");
         assert!(out.contains("waiting for               the ramdisk's heartbeat\n"), "{out}");
         assert!(out.contains("driver_info.ipmi_address  10.0.0.9\n"), "{out}");

@@ -115,7 +115,13 @@ fn wait(
         looks += 1;
         screen.show(&status, start.elapsed(), out)?;
         match judge(verb, node, &status, looks) {
-            Outcome::Done => return Ok(screen.end(out)?),
+            Outcome::Done => {
+                screen.end(out)?;
+                if let Some(line) = status.written.filter(|_| verb.done() == Some("active")) {
+                    writeln!(out, "image: {line}")?;
+                }
+                return Ok(out.flush()?);
+            }
             Outcome::Failed(text) => {
                 screen.end(out)?;
                 return Err(CliError::Failed(text));
@@ -153,7 +159,7 @@ fn patient_look(api: &Api, node: &str, start: Instant, limit: Duration) -> Resul
 pub fn watch(api: &Api, node: &str) -> Result<(), CliError> {
     let mut screen = Screen::new(std::io::stdout().is_terminal(), columns());
     let start = Instant::now();
-    let mut error = None;
+    let (mut error, mut written) = (None, None);
     loop {
         let status = patient_look(api, node, start, Duration::MAX)?;
         let mut out = std::io::stdout();
@@ -164,6 +170,13 @@ pub fn watch(api: &Api, node: &str) -> Result<(), CliError> {
                 writeln!(out, "last_error: {}", printable(text))?;
             }
             error = status.last_error;
+        }
+        if status.written != written {
+            if let Some(line) = &status.written {
+                screen.end(&mut out)?;
+                writeln!(out, "image: {line}")?;
+            }
+            written = status.written;
         }
         std::thread::sleep(LOOK);
     }
@@ -223,6 +236,7 @@ impl Screen {
 mod tests {
     use super::*;
     use crate::testing::{Server, answer};
+    use ferric_common::report::WriteReport;
     use serde_json::Value;
 
     fn node(state: &str, target: Option<&str>, error: Option<&str>) -> Value {
@@ -281,6 +295,17 @@ mod tests {
         assert_eq!(out.lines().count(), 2, "{out}");
         assert!(out.contains("wait call-back  its heartbeat\n") && !out.contains('\u{1b}'), "{out}");
         assert_eq!(lines, ["GET /v1/nodes/n"; 4]);
+    }
+
+    #[test]
+    fn a_deployment_ends_with_the_account_of_its_image() {
+        let mut done = node("active", None, None);
+        done["driver_internal_info"]["image_write"] = WriteReport::default().shown();
+        let (result, out, _) = run(vec![done], Duration::from_secs(20));
+        result.unwrap();
+        let last = out.lines().last().unwrap();
+        assert!(last.starts_with("image: 0 MiB received at 0 MiB/s, 0 MiB written, "), "{out}");
+        assert!(last.contains("; limited by ") && last.ends_with("; 0 resumes"), "{out}");
     }
 
     #[test]

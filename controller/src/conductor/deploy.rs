@@ -218,7 +218,7 @@ impl Conductor {
         node.instance_info.clear();
         node.instance_uuid = None;
         node.instance_name = None;
-        for key in ["root_uuid_or_disk_id", "is_whole_disk_image", "identity_conflict"] {
+        for key in ["root_uuid_or_disk_id", "is_whole_disk_image", "identity_conflict", deploy::IMAGE_WRITE] {
             node.internal.remove(key);
         }
         node.flow.begin(Vec::new());

@@ -200,6 +200,7 @@ impl Conductor {
         match request.verb.event {
             Event::Deploy | Event::Rebuild => {
                 node.flow.begin(deploy::steps(&[]));
+                node.internal.remove(deploy::IMAGE_WRITE);
                 node.internal.insert("is_whole_disk_image".into(), json!(true));
             }
             Event::Provide | Event::Delete => node.flow.begin(Vec::new()),

@@ -4,6 +4,7 @@ use super::put_off::PutOff;
 use super::slot::Slot;
 use super::{Conductor, Lease, Refusal};
 use crate::domain::decide::{self, Decision};
+use crate::domain::deploy;
 use crate::domain::node::Node;
 use crate::domain::raid;
 use crate::domain::state::{Event, ProvisionState as S};
@@ -367,7 +368,10 @@ impl Conductor {
 /// What the present step, which the agent has ended, leaves behind on the node.
 fn step_is_done(node: &mut Node, result: Option<&serde_json::Value>) -> Result<(), String> {
     match node.flow.step().cloned() {
-        Some(step) => raid::after_step(node, &step, result, Timestamp::now()),
+        Some(step) => {
+            deploy::keep_report(node, &step, result);
+            raid::after_step(node, &step, result, Timestamp::now())
+        }
         None => Ok(()),
     }
 }

@@ -3,6 +3,7 @@
 use super::fields;
 use super::names;
 use super::node::{Node, Object, Port};
+use ferric_common::report::WriteReport;
 use ferric_common::steps::Step;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -23,6 +24,19 @@ const TIES: &[&str] = &["vendor", "power", "management", "firmware", "deploy", "
 /// The step's name if it is one of the controller's own.
 pub fn core_step(step: &Step) -> Option<&'static str> {
     CORE.iter().find(|(name, _)| step.interface == "deploy" && step.step == *name).map(|(name, _)| *name)
+}
+
+/// What an agent said of the image that it wrote, in `driver_internal_info`.
+pub const IMAGE_WRITE: &str = "image_write";
+
+/// Keeps the account that the result of a `write_image` holds. Agents of other makes give none.
+pub fn keep_report(node: &mut Node, step: &Step, result: Option<&Value>) {
+    if core_step(step) != Some("write_image") {
+        return;
+    }
+    if let Some(report) = result.and_then(|r| WriteReport::read(r.pointer("/deploy_result/report")?)) {
+        node.internal.insert(IMAGE_WRITE.into(), report.shown());
+    }
 }
 
 /// The steps of a deployment. Before the agent is known these are the core steps; then its own steps with a

@@ -44,6 +44,11 @@ async fn a_node_is_cleaned_and_deployed_over_tls() {
     assert_eq!((&done["last_error"], &done["target_provision_state"]), (&Value::Null, &Value::Null));
     assert_eq!(done["power_state"], "power on");
     assert_eq!(done["driver_internal_info"]["root_uuid_or_disk_id"], "0x1234abcd");
+    let report = &done["driver_internal_info"]["image_write"];
+    assert_eq!((&report["bytes_received"], &report["limit"]), (&json!(400 << 20), &json!("decompression")));
+    let line = report["summary"].as_str().unwrap();
+    assert!(line.starts_with("400 MiB received at 200 MiB/s, 1234 MiB written, "), "{line}");
+    assert!(report.get("more").is_none(), "only what is known is kept: {report}");
     for gone in ["agent_url", "agent_secret_token", "progress", "wait"] {
         assert!(done["driver_internal_info"].get(gone).is_none(), "{gone}");
     }
@@ -79,6 +84,7 @@ async fn a_node_is_cleaned_and_deployed_over_tls() {
     rig.begin("deleted").await;
     let clean = rig.until(|n| n["provision_state"] == "available").await;
     assert_eq!(clean["instance_info"], json!({}));
+    assert!(clean["driver_internal_info"].get("image_write").is_none());
     assert_eq!(rig.bmc.power_now(), PowerState::Off);
 }
 

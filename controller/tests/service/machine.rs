@@ -322,6 +322,9 @@ impl Agent {
                 assert_eq!(params["step"]["step"], "write_image");
                 self.story.writes.lock().unwrap().push(params["step"]["args"].clone());
                 command.ends = Some(Instant::now() + self.behaviour.write_time);
+                command.outcome = json!({"deploy_step": params["step"], "deploy_result": {
+                    "result": "prepare_image: image (x) written to device /dev/sda root_uuid=0x1234abcd",
+                    "report": write_report()}});
                 if self.story.writes.lock().unwrap().len() <= self.behaviour.bad_writes {
                     command.error = self.behaviour.write_error.clone();
                 }
@@ -400,4 +403,13 @@ fn answers(name: &str, command: &mut Command) -> bool {
 fn software_raid(target: &Value) -> Value {
     let disks = target["logical_disks"].as_array().unwrap();
     if disks.iter().all(|disk| disk["controller"] == "software") { target.clone() } else { json!({}) }
+}
+
+/// The account of a write as Ferric's agent gives it, with what only a foe would add.
+fn write_report() -> Value {
+    json!({"bytes_received": 400 << 20, "bytes_written": 1234 << 20, "bytes_zeroed": 6_900_u64 << 20, "zero_bytes_written": 0,
+           "bytes_verified": 66 << 20, "virtual_size": 8_192_u64 << 20,
+           "seconds": {"prepare": 0.05, "body": 2.0, "finish": 0.13, "verify": 0.07},
+           "busy_percent": {"network": 40, "hash": 31, "decompression": 95, "disk": 62},
+           "limit": "\u{1b}[2J", "resumes": 0, "summary": "all is well", "more": "x".repeat(1000)})
 }

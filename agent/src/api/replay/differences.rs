@@ -55,6 +55,11 @@ pub(super) const DIFFERENCES: &[Row] = &[
     ("deploy.execute_deploy_step write_image", "command_result.deploy_step.args: missing", ECHO),
     (
         "deploy.execute_deploy_step write_image",
+        "command_result.deploy_result.report: more",
+        "the account of the write; conductors from Yoga to 39.0 read of a write's result the echo of the step alone",
+    ),
+    (
+        "deploy.execute_deploy_step write_image",
         "command_error.details: other words",
         "the words say what failed, where, and what to do; class, code and message are the same",
     ),

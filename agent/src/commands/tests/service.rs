@@ -1,6 +1,7 @@
 //! Service steps.
 
 use super::*;
+use crate::testing::scripted_report;
 
 #[tokio::test]
 async fn service_steps_are_published_run_and_told_from_those_of_another_version() {
@@ -31,7 +32,9 @@ async fn service_steps_are_published_run_and_told_from_those_of_another_version(
     let echo = json!({"interface": "deploy", "step": "write_image", "priority": 0});
     assert_eq!(
         result.command_result,
-        Some(json!({"service_result": {"result": text}, "service_step": echo}))
+        Some(
+            json!({"service_result": {"result": text, "report": scripted_report().shown()}, "service_step": echo})
+        )
     );
 
     let result = run(json!({"interface": "deploy", "step": "nosuch"}), Value::Null).await;

@@ -10,7 +10,12 @@ async fn an_image_that_is_already_there_is_not_written_again() {
         |result: &CommandResult| result.command_result.as_ref().unwrap()["deploy_result"]["result"].clone();
     let first = lab.write(json!({"image_info": image_info()})).await;
     assert_eq!(said(&first), "prepare_image: image (debian) written to device /dev/sda root_uuid=0x1234abcd");
+    let report = |result: &CommandResult| {
+        result.command_result.as_ref().unwrap()["deploy_result"].get("report").cloned()
+    };
+    assert_eq!(report(&first).unwrap()["bytes_written"], 4096);
     let again = lab.write(json!({"image_info": image_info()})).await;
+    assert_eq!(report(&again), None, "nothing was written");
     assert_eq!(
         said(&again),
         "prepare_image: image (debian) already present on device /dev/sda root_uuid=0x1234abcd"
@@ -116,6 +121,14 @@ async fn the_real_pipeline_writes_what_the_step_asks_for_and_names_what_went_wro
     assert_eq!(result.command_status, CommandStatus::Succeeded, "{result:?}");
     let text = &result.command_result.as_ref().unwrap()["deploy_result"]["result"];
     assert_eq!(text, "prepare_image: image (disk.raw) written to device /dev/sda root_uuid=0xcafe0001");
+    let report = &result.command_result.as_ref().unwrap()["deploy_result"]["report"];
+    let figure = |name: &str| report[name].as_u64().unwrap();
+    assert_eq!((figure("bytes_received"), figure("virtual_size")), (4 << 20, 4 << 20));
+    assert!(figure("bytes_written") >= 1 << 20 && figure("bytes_verified") >= 1 << 20, "{report}");
+    let line = report["summary"].as_str().unwrap();
+    let limit = format!("; limited by {} (busy: network ", report["limit"].as_str().unwrap());
+    assert!(line.starts_with("4 MiB received at ") && line.contains(&limit), "{line}");
+    assert!(report["seconds"]["body"].is_f64(), "{report}");
     let disk: &dyn crate::platform::block::BlockDevice = machine.disks[0].as_ref();
     let place = ferric_common::units::DiskOffset(2 << 20);
     let bytes = crate::disk::aligned::read(disk, place, ferric_common::units::ByteCount(5)).unwrap();
