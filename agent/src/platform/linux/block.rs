@@ -24,10 +24,13 @@ pub struct LinuxBlock {
     discards: bool,
 }
 
-/// Opens `path` exclusively for reading and writing.
+/// The sector of a regular file that stands for a disk, in bytes.
+const FILE_SECTOR: u64 = 512;
+
+/// Opens `path` exclusively for reading and writing. Nothing is written.
 ///
 /// # Errors
-/// Those of `open`; `InvalidInput` if it is neither a block device nor a regular file, or is empty.
+/// Those of `open`; `InvalidInput` if it is neither a block device nor a regular file, or its size cannot be a disk's.
 pub fn open(path: &Path) -> io::Result<LinuxBlock> {
     let kind = std::fs::metadata(path)?.file_type();
     let flags = match (kind.is_block_device(), kind.is_file()) {
@@ -45,10 +48,44 @@ pub fn open(path: &Path) -> io::Result<LinuxBlock> {
     if size == 0 {
         return Err(invalid(path, "has size 0"));
     }
+    if kind.is_file() {
+        whole(path, size, FILE_SECTOR)?;
+        match direct_unit(&file) {
+            Some(0) => file = with(OFlag::O_CLOEXEC)?,
+            Some(unit) => whole(path, size, unit.into())?,
+            None => {}
+        }
+    }
     let sector = if kind.is_block_device() { sector_size(&file)? } else { 512 };
     let alignment = if kind.is_block_device() { sector as usize } else { 4096 };
     let discards = kind.is_block_device() && !is_rotational(&file);
     Ok(LinuxBlock { name: path.display().to_string(), file, size, sector, alignment, discards })
+}
+
+/// # Errors
+/// `InvalidInput` for a size that is no multiple of `unit`, with those that are.
+fn whole(path: &Path, size: u64, unit: u64) -> io::Result<()> {
+    if size.is_multiple_of(unit) {
+        return Ok(());
+    }
+    let (less, more) = (size - size % unit, size.next_multiple_of(unit));
+    let fits = if less == 0 { format!("{more} would fit") } else { format!("{less} or {more} would fit") };
+    Err(invalid(
+        path,
+        &format!("has a size of {size} bytes, not a multiple of {unit} as a disk's is here; {fits}"),
+    ))
+}
+
+/// The unit of direct I/O on a file, in bytes, where the kernel (6.1 and later) and the file system say it: 0 is no direct I/O.
+#[allow(unsafe_code)]
+fn direct_unit(file: &File) -> Option<u32> {
+    // SAFETY: statx is numbers alone, for which zeros are values.
+    let mut found: libc::statx = unsafe { std::mem::zeroed() };
+    // SAFETY: the empty path, which AT_EMPTY_PATH allows, and the answer's place live until the call returns.
+    let answer = unsafe {
+        libc::statx(file.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, libc::STATX_DIOALIGN, &mut found)
+    };
+    (answer == 0 && found.stx_mask & libc::STATX_DIOALIGN != 0).then_some(found.stx_dio_offset_align)
 }
 
 fn invalid(path: &Path, why: &str) -> io::Error {
@@ -151,5 +188,43 @@ impl BlockDevice for LinuxBlock {
     }
     fn flush(&self) -> io::Result<()> {
         self.file.sync_all()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sized(bytes: u64) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(bytes).unwrap();
+        file
+    }
+
+    #[test]
+    fn a_file_that_is_no_whole_number_of_sectors_is_refused_with_sizes_that_fit() {
+        for (size, fits) in [
+            (
+                (4 << 20) + 1,
+                "a size of 4194305 bytes, not a multiple of 512 as a disk's is here; 4194304 or 4194816 would fit",
+            ),
+            (511, "a size of 511 bytes, not a multiple of 512 as a disk's is here; 512 would fit"),
+            (0, "has size 0"),
+        ] {
+            let file = sized(size);
+            let error = open(file.path()).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+            assert!(error.to_string().ends_with(fits), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_file_whose_last_block_is_short_is_written_to_its_end() {
+        let file = sized((4 << 20) + 512);
+        let disk = open(file.path()).unwrap();
+        let blocks = vec![7u8; 3 * 4096];
+        let shift = blocks.as_ptr().align_offset(4096);
+        disk.write_at(DiskOffset(4 << 20), &blocks[shift..shift + 512]).unwrap();
+        assert_eq!(std::fs::read(file.path()).unwrap()[4 << 20..], [7; 512]);
     }
 }
