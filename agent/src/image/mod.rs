@@ -62,7 +62,7 @@ use ferric_common::ids::Digest;
 use ferric_common::limits;
 use ferric_common::units::ByteCount;
 use http::header::HeaderValue;
-use source::Source;
+use source::{Source, Way};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -126,10 +126,17 @@ pub fn write_patiently(
 ) -> Result<WriteReport, ImageError> {
     let other_drive = drive::fit(request, disk.sector_size())?;
     let request = other_drive.as_ref().unwrap_or(request);
-    let mut state = Attempt { started: Instant::now(), touched: false, tables: plan::Tables::AsServed };
+    let way = Way {
+        tls,
+        timeouts: patience.timeouts.clone(),
+        began: Instant::now(),
+        cancel: cancel.clone(),
+        progress: progress.clone(),
+    };
+    let mut state = Attempt { touched: false, tables: plan::Tables::AsServed };
     let mut attempt = 1;
     loop {
-        let result = attempt_once(request, disk, &tls, progress, cancel, patience, &mut state);
+        let result = attempt_once(request, disk, &way, &mut state);
         match result {
             Err(ImageError::TablesLate) => {
                 tracing::info!(
@@ -157,8 +164,6 @@ pub fn write_patiently(
 
 /// What one attempt leaves to the next.
 struct Attempt {
-    /// When the first one began.
-    started: Instant,
     /// The disk is no longer what it was.
     touched: bool,
     tables: plan::Tables,
@@ -167,13 +172,10 @@ struct Attempt {
 fn attempt_once(
     request: &WriteRequest,
     disk: &Arc<dyn BlockDevice>,
-    tls: &Arc<rustls::ClientConfig>,
-    progress: &ProgressCell,
-    cancel: &CancelFlag,
-    patience: &Patience,
+    way: &Way,
     state: &mut Attempt,
 ) -> Result<WriteReport, ImageError> {
-    let image = &request.image;
+    let (image, progress, cancel) = (&request.image, &way.progress, &way.cancel);
     let started = Instant::now();
     progress.begin("preparing");
     if let Some(drive) = &request.config_drive
@@ -181,7 +183,7 @@ fn attempt_once(
     {
         return Err(LayoutError::ConfigDriveSize(ByteCount(drive.len() as u64)).into());
     }
-    let mut source = Source::open(image, tls.clone(), &patience.timeouts, state.started, cancel, progress)?;
+    let mut source = Source::open(image, way)?;
     let plan = plan::make(request, &mut source, disk.as_ref(), progress, state.tables)?;
     progress.total(source.length());
     tracing::info!("image {}: {}", image.id, plan.describe(disk.name()));

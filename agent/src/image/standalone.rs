@@ -17,7 +17,8 @@ use std::time::Duration;
 /// Exit status 0 means: the disk is complete, its digest was right, and it was read back.
 #[derive(clap::Args, Debug)]
 pub struct WriteArgs {
-    /// http(s) URL or path of the image; several are tried in turn
+    /// http(s) URL or path of the image. May be given several times: places of the same bytes, tried in turn; servers also take over
+    /// from one another in mid-transfer
     #[arg(long, required = true)]
     pub image: Vec<String>,
     /// What the image is: qcow2, raw, or raw in a compressed stream (raw.gz, raw.xz, raw.zst, raw.bz2; raw and a name that

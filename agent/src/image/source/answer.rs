@@ -68,7 +68,9 @@ pub fn parse_url(text: &str) -> Result<Url, ImageError> {
     let url = Url::parse(text).map_err(|e| fault(e.to_string()))?;
     match (url.scheme(), url.host_str()) {
         ("http" | "https", Some(_)) => Ok(url),
-        (scheme, _) => Err(fault(format!("scheme '{scheme}' is not served; use http, https or file"))),
+        (scheme, _) => {
+            Err(fault(format!("scheme '{scheme}' is not served; use http, https or file:///PATH")))
+        }
     }
 }
 

@@ -7,6 +7,7 @@ mod request;
 mod retry;
 
 use super::START;
+use super::Way;
 use super::answer::{self, Answer};
 use super::head::{self, Head, Validator};
 use super::message::Broken;
@@ -99,14 +100,8 @@ impl From<Broken> for Failure {
 }
 
 impl HttpSource {
-    pub fn open(
-        image: &ImageRequest,
-        tls: Arc<rustls::ClientConfig>,
-        timeouts: Timeouts,
-        began: Instant,
-        cancel: CancelFlag,
-        progress: ProgressCell,
-    ) -> Result<HttpSource, ImageError> {
+    pub fn open(image: &ImageRequest, way: Way) -> Result<HttpSource, ImageError> {
+        let Way { tls, timeouts, began, cancel, progress } = way;
         let place = |text: &String| {
             let url = answer::parse_url(text)?;
             let authorization = image.authorization.clone().or_else(|| basic(&url));

@@ -32,26 +32,75 @@ pub struct FileSource {
     start: Vec<u8>,
 }
 
+/// How an image is fetched, apart from what it is.
+#[derive(Clone)]
+pub struct Way {
+    pub tls: Arc<rustls::ClientConfig>,
+    pub timeouts: Timeouts,
+    /// When the write began: from here the time for the whole runs.
+    pub began: Instant,
+    pub cancel: CancelFlag,
+    /// Where retries are told.
+    pub progress: ProgressCell,
+}
+
+/// Where an image may be.
+#[derive(Debug, PartialEq)]
+enum Place<'a> {
+    File(&'a str),
+    /// All that are given.
+    Servers(Vec<String>),
+}
+
+/// In the order in which they are tried.
+fn places(urls: &[String]) -> Vec<Place<'_>> {
+    let mut places = Vec::new();
+    for url in urls {
+        match url.strip_prefix("file://") {
+            Some(path) => places.push(Place::File(path)),
+            None if places.iter().any(|p| matches!(p, Place::Servers(_))) => {}
+            None => {
+                let servers = urls.iter().filter(|url| !url.starts_with("file://"));
+                places.push(Place::Servers(servers.cloned().collect()));
+            }
+        }
+    }
+    places
+}
+
 impl Source {
-    /// Opens the first URL that answers and reads the start of the file. The time for the whole runs from `began`.
+    /// Opens the first place that has the image and reads the start of it. Files are tried in their turn, and all servers together
+    /// in that of the first: one takes over from another in mid-transfer.
     ///
     /// # Errors
-    /// [`ImageError::Url`], [`ImageError::Refused`], [`ImageError::Fetch`], [`ImageError::Overtime`],
-    /// [`ImageError::Empty`].
-    pub fn open(
-        image: &ImageRequest,
-        tls: Arc<rustls::ClientConfig>,
-        timeouts: &Timeouts,
-        began: Instant,
-        cancel: &CancelFlag,
-        progress: &ProgressCell,
-    ) -> Result<Source, ImageError> {
-        let first = image.urls.first().map(String::as_str).unwrap_or_default();
-        let source = if let Some(path) = first.strip_prefix("file://") {
-            Source::File(FileSource::open(path)?)
-        } else {
-            let (timeouts, cancel, progress) = (timeouts.clone(), cancel.clone(), progress.clone());
-            Source::Http(Box::new(HttpSource::open(image, tls, timeouts, began, cancel, progress)?))
+    /// [`ImageError::Url`], [`ImageError::Refused`], [`ImageError::Fetch`], [`ImageError::Overtime`], [`ImageError::Empty`]: of the
+    /// last place, or of one where another try may help.
+    pub fn open(image: &ImageRequest, way: &Way) -> Result<Source, ImageError> {
+        let mut failed: Option<ImageError> = None;
+        for place in places(&image.urls) {
+            if let Some(error) = &failed {
+                tracing::warn!("{error}; trying the next place of image {}", image.id);
+            }
+            match Source::open_place(place, image, way) {
+                Ok(source) => return Ok(source),
+                Err(ImageError::Cancelled) => return Err(ImageError::Cancelled),
+                Err(error) if failed.as_ref().is_some_and(|f| f.is_transient() && !error.is_transient()) => {
+                    tracing::warn!("{error}");
+                }
+                Err(error) => failed = Some(error),
+            }
+        }
+        Err(failed
+            .unwrap_or_else(|| ImageError::Url { url: String::new(), why: "no URL was given".to_string() }))
+    }
+
+    fn open_place(place: Place, image: &ImageRequest, way: &Way) -> Result<Source, ImageError> {
+        let source = match place {
+            Place::File(path) => Source::File(FileSource::open(path)?),
+            Place::Servers(urls) => {
+                let image = ImageRequest { urls, ..image.clone() };
+                Source::Http(Box::new(HttpSource::open(&image, way.clone())?))
+            }
         };
         if source.start().is_empty() {
             return Err(ImageError::Empty);

@@ -10,6 +10,7 @@ mod faults;
 mod hostile;
 mod https;
 mod packed;
+mod places;
 mod power_cut;
 mod progress;
 pub mod proxy;
