@@ -4,8 +4,9 @@ use super::{CancelFlag, ImageFormat, ImageRequest, ProgressCell, Verify, WriteRe
 use crate::fetch::Proxies;
 use crate::platform::block::BlockDevice;
 use crate::platform::linux::block;
+use crate::platform::linux::interrupt::Interrupts;
 use ferric_common::ids::{Digest, DigestAlgorithm};
-use std::io::{IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -14,7 +15,8 @@ use std::time::Duration;
 
 /// Writes an image onto a disk and proves it.
 ///
-/// Exit status 0 means: the disk is complete, its digest was right, and it was read back.
+/// Exit status 0 means: the disk is complete, its digest was right, and it was read back. Ctrl-C or SIGTERM stops in order: both ends
+/// of the disk are blanked; a second one ends at once.
 #[derive(clap::Args, Debug)]
 pub struct WriteArgs {
     /// http(s) URL or path of the image. May be given several times: places of the same bytes, tried in turn; servers also take over
@@ -48,18 +50,27 @@ pub struct WriteArgs {
     pub no_table: bool,
 }
 
+/// Clears the line that a terminal's cursor is in.
+const REDRAW: &str = "\r\x1b[K";
+
 /// Runs the command.
 pub fn run(args: WriteArgs) -> ExitCode {
     match write(&args) {
+        // The status is the disk's, whether or not somebody reads what is said of it.
         Ok(report) => {
-            println!("{} is complete and proven: {report}", args.disk.display());
+            let _ = writeln!(io::stdout(), "{} is complete and proven: {report}", args.disk.display());
             ExitCode::SUCCESS
         }
         Err(words) => {
-            eprintln!("ferric-agent write: {words}");
+            say(&words);
             ExitCode::FAILURE
         }
     }
+}
+
+fn say(words: &str) {
+    let over_progress = if io::stderr().is_terminal() { REDRAW } else { "" };
+    let _ = writeln!(io::stderr(), "{over_progress}ferric-agent write: {words}");
 }
 
 fn write(args: &WriteArgs) -> Result<super::WriteReport, String> {
@@ -68,15 +79,32 @@ fn write(args: &WriteArgs) -> Result<super::WriteReport, String> {
     let disk =
         block::open(&args.disk).map_err(|e| format!("opening {}: {e}{}", args.disk.display(), busy(&e)))?;
     let disk: Arc<dyn BlockDevice> = Arc::new(disk);
-    let progress = ProgressCell::default();
+    let (progress, cancel) = (ProgressCell::default(), CancelFlag::default());
+    let fault = |e: io::Error| format!("preparing for signals: {e}");
+    // Before the first thread starts, so that all hold them back.
+    let interrupts = Interrupts::hold().map_err(fault)?;
+    let (until, end) = io::pipe().map_err(fault)?;
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let shown = scope.spawn(|| show(&progress, &done));
-        let result = write_image(&request, &disk, tls, &progress, &CancelFlag::default());
+        let shown = scope.spawn(|| show(&progress, &done, io::stderr().is_terminal(), &mut io::stderr()));
+        scope.spawn(|| obey(&interrupts, &until, &cancel));
+        let result = write_image(&request, &disk, tls, &progress, &cancel);
         done.store(true, Ordering::SeqCst);
         shown.thread().unpark();
+        drop(end);
         result.map_err(|e| e.for_operator())
     })
+}
+
+/// The first signal ends the write in order, a second one ends the process.
+fn obey(interrupts: &Interrupts, until: &io::PipeReader, cancel: &CancelFlag) {
+    while let Some(signal) = interrupts.wait(until) {
+        if cancel.is_set() {
+            interrupts.die(signal);
+        }
+        cancel.cancel();
+        say(&format!("{signal}: stopping; a second signal ends at once, and leaves the disk as it is then"));
+    }
 }
 
 fn busy(error: &std::io::Error) -> &'static str {
@@ -134,21 +162,25 @@ fn trust(args: &WriteArgs) -> Result<Arc<rustls::ClientConfig>, String> {
 }
 
 /// Shows progress on standard error: one line redrawn on a terminal, a line every five seconds elsewhere.
-fn show(progress: &ProgressCell, done: &AtomicBool) {
-    let terminal = std::io::stderr().is_terminal();
+fn show(progress: &ProgressCell, done: &AtomicBool, terminal: bool, out: &mut dyn Write) {
     let mut ticks = 0u32;
     while !done.load(Ordering::SeqCst) {
         if terminal || ticks % 25 == 24 {
-            let line = line(&progress.latest());
-            eprint!("{}{line}{}", if terminal { "\r\x1b[K" } else { "" }, if terminal { "" } else { "\n" });
-            let _ = std::io::stderr().flush();
+            // Nobody may be reading any more; the write goes on.
+            let _ = out.write_all(frame(&line(&progress.latest()), terminal).as_bytes());
+            let _ = out.flush();
         }
         ticks += 1;
         std::thread::park_timeout(Duration::from_millis(200));
     }
     if terminal {
-        eprint!("\r\x1b[K");
+        let _ = out.write_all(REDRAW.as_bytes());
     }
+}
+
+/// A line as it is put on a terminal, over the one before, or into a file.
+fn frame(line: &str, terminal: bool) -> String {
+    if terminal { format!("{REDRAW}{line}") } else { format!("{line}\n") }
 }
 
 /// One line of progress.
@@ -174,6 +206,34 @@ pub fn line(progress: &ferric_common::events::Progress) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Takes nothing, as a pipe that nobody reads; the second write ends the show.
+    struct Closed<'a>(u32, &'a AtomicBool);
+
+    impl Write for Closed<'_> {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            self.0 += 1;
+            self.1.store(self.0 >= 2, Ordering::SeqCst);
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+    }
+
+    #[test]
+    fn progress_that_nobody_reads_stops_nothing() {
+        let done = AtomicBool::new(false);
+        let mut closed = Closed(0, &done);
+        show(&ProgressCell::default(), &done, true, &mut closed);
+        assert!(closed.0 >= 2);
+    }
+
+    #[test]
+    fn only_a_terminal_gets_its_line_redrawn() {
+        assert_eq!(frame("half", true), "\r\x1b[Khalf");
+        assert_eq!(frame("half", false), "half\n");
+    }
 
     #[test]
     fn a_progress_line_shows_stage_share_and_rate() {

@@ -9,6 +9,7 @@ pub mod clock;
 pub mod efivars;
 pub mod handover;
 pub mod holders;
+pub mod interrupt;
 pub mod ioctl;
 pub mod ipmi;
 pub mod itself;
