@@ -59,6 +59,32 @@ fn closed() -> std::io::PipeWriter {
 }
 
 #[test]
+fn an_image_is_not_written_onto_itself() {
+    let lab = Lab::new();
+    std::fs::hard_link(lab.path("image"), lab.path("other")).unwrap();
+    for disk in ["image", "other"] {
+        let disk = lab.path(disk);
+        let ended = lab.command(&lab.image_path(), &disk).output().unwrap();
+        assert_eq!(ended.status.code(), Some(1));
+        let refused =
+            format!("{} is the disk {} itself, and would be lost", lab.image_path(), disk.display());
+        assert!(words(&ended).contains(&refused), "{}", words(&ended));
+        assert!(std::fs::read(lab.path("image")).unwrap() == lab.image, "the only copy");
+    }
+}
+
+#[test]
+fn a_disk_of_an_odd_size_is_refused_before_anything_is_written() {
+    let lab = Lab::new();
+    let odd = lab.path("odd");
+    std::fs::write(&odd, vec![OLD; 8 * MIB + 1]).unwrap();
+    let ended = lab.command(&lab.image_path(), &odd).output().unwrap();
+    assert_eq!(ended.status.code(), Some(1));
+    assert!(words(&ended).contains("8388608 or 8389120 would fit"), "{}", words(&ended));
+    assert!(std::fs::read(&odd).unwrap().iter().all(|byte| *byte == OLD));
+}
+
+#[test]
 fn the_status_is_the_disks_not_the_pipes() {
     let lab = Lab::new();
     let done = lab.command(&lab.image_path(), &lab.path("disk")).stdout(closed()).output().unwrap();

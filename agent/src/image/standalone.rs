@@ -1,5 +1,7 @@
 //! `ferric-agent write`: the same pipeline for people without a controller.
 
+mod apart;
+
 use super::{CancelFlag, ImageFormat, ImageRequest, ProgressCell, Verify, WriteRequest, write_image};
 use crate::fetch::Proxies;
 use crate::platform::block::BlockDevice;
@@ -7,7 +9,7 @@ use crate::platform::linux::block;
 use crate::platform::linux::interrupt::Interrupts;
 use ferric_common::ids::{Digest, DigestAlgorithm};
 use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -76,6 +78,8 @@ fn say(words: &str) {
 fn write(args: &WriteArgs) -> Result<super::WriteReport, String> {
     let request = request(args)?;
     let tls = trust(args)?;
+    let paths = args.image.iter().filter_map(|image| path(image)).map(Path::new);
+    apart::check(Path::new("/sys"), paths.chain(args.config_drive.as_deref()), &args.disk)?;
     let disk =
         block::open(&args.disk).map_err(|e| format!("opening {}: {e}{}", args.disk.display(), busy(&e)))?;
     let disk: Arc<dyn BlockDevice> = Arc::new(disk);
@@ -107,6 +111,11 @@ fn obey(interrupts: &Interrupts, until: &io::PipeReader, cancel: &CancelFlag) {
     }
 }
 
+/// The path that is meant, if it is no URL of a server.
+fn path(image: &str) -> Option<&str> {
+    image.strip_prefix("file://").or_else(|| (!image.contains("://")).then_some(image))
+}
+
 fn busy(error: &std::io::Error) -> &'static str {
     if error.raw_os_error() == Some(libc::EBUSY) {
         " (it is mounted or part of an array or volume group)"
@@ -127,7 +136,7 @@ fn request(args: &WriteArgs) -> Result<WriteRequest, String> {
         Some(path) => Some(std::fs::read(path).map_err(|e| format!("reading {}: {e}", path.display()))?),
         None => None,
     };
-    let urls = args.image.iter().map(|i| if i.contains("://") { i.clone() } else { format!("file://{i}") });
+    let urls = args.image.iter().map(|i| path(i).map_or_else(|| i.clone(), |path| format!("file://{path}")));
     let image = ImageRequest {
         id: args.image.first().cloned().unwrap_or_default(),
         urls: urls.collect(),

@@ -17,6 +17,7 @@ pub mod kmod;
 pub mod kmsg;
 pub mod lldp;
 pub mod logs;
+pub mod loops;
 pub mod machine;
 pub mod netlink;
 pub mod nvme;
