@@ -36,9 +36,10 @@ pub fn partitions(sys: &Path, disk: &str) -> Vec<String> {
     found.into_iter().map(|(_, name)| name).collect()
 }
 
-/// What holds a disk or one of its partitions: md, LVM, dm-crypt, bcache. Kernel names.
+/// What holds a disk or one of its partitions, or a partition: md, LVM, dm-crypt, bcache. Kernel names.
 pub fn holders(sys: &Path, disk: &str) -> Vec<String> {
-    let folder = sys.join("block").join(disk);
+    let whole = sys.join("block").join(disk);
+    let folder = if whole.is_dir() { whole } else { sys.join("class/block").join(disk) };
     let mut found = names(&folder.join("holders"));
     for partition in partitions(sys, disk) {
         found.extend(names(&folder.join(partition).join("holders")));
@@ -482,6 +483,9 @@ mod tests {
         tree.link("dev/block/8:0", "devices/x/block/sda");
         assert_eq!(partitions(tree.root(), "sda"), ["sda1", "sda2", "sda10"]);
         assert_eq!(holders(tree.root(), "sda"), ["dm-0"]);
+        tree.link("class/block/sda2", "block/sda/sda2").link("class/block/sda1", "block/sda/sda1");
+        assert_eq!(holders(tree.root(), "sda2"), ["dm-0"]);
+        assert!(holders(tree.root(), "sda1").is_empty());
         assert_eq!(disk_of(tree.root(), "8:2").as_deref(), Some("sda"));
         assert_eq!(disk_of(tree.root(), "8:0").as_deref(), Some("sda"));
         assert_eq!(disk_of(tree.root(), "9:9"), None);
