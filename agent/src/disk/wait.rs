@@ -14,6 +14,8 @@ use std::time::Duration;
 /// Between two looks, if the settings do not ask for a shorter pause: a disk that has come is not left waiting.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
+/// Drivers of most machines are loaded sooner.
+const WORTH_SAYING: Duration = Duration::from_secs(1);
 
 /// `disk_wait_attempts` and `disk_wait_delay`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -107,7 +109,7 @@ fn drivers(machine: &dyn Machine, patience: Patience, pause: &dyn Fn(Duration)) 
             );
             return;
         }
-        if waited.is_zero() {
+        if waited == WORTH_SAYING {
             tracing::info!("waiting for the drivers of this machine's devices");
         }
         pause(SHORTEST_PAUSE);
