@@ -50,9 +50,9 @@ impl fmt::Display for Method {
 /// What kind of disk it is, as far as erasing goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// What the controller says, and whether another namespace of it must stay as it is.
+    /// What the controller says that it can do, or why it does not say so; whether another namespace of it must stay as it is.
     Nvme {
-        abilities: Abilities,
+        abilities: Result<Abilities, String>,
         neighbours_stay: bool,
     },
     Ata(AtaState),
@@ -75,7 +75,10 @@ pub struct Plan {
 pub fn plan(kind: &Kind, settings: &Settings) -> Plan {
     match kind {
         Kind::Nvme { abilities, neighbours_stay } if settings.nvme => {
-            let (secure, lacks) = nvme(*abilities, *neighbours_stay);
+            let (secure, lacks) = match abilities {
+                Ok(abilities) => nvme(*abilities, *neighbours_stay),
+                Err(why) => (Vec::new(), Some(why.clone())),
+            };
             Plan { secure, lacks, fallbacks: fallbacks(settings) }
         }
         // A drive without the feature set is overwritten, as upstream does: it promises nothing that could fail.
@@ -141,7 +144,17 @@ mod tests {
     }
 
     fn nvme(abilities: Abilities, neighbours_stay: bool) -> Kind {
-        Kind::Nvme { abilities, neighbours_stay }
+        Kind::Nvme { abilities: Ok(abilities), neighbours_stay }
+    }
+
+    #[test]
+    fn a_drive_that_does_not_say_what_it_can_falls_back_as_one_that_can_nothing() {
+        let mute = Kind::Nvme { abilities: Err("no answer".into()), neighbours_stay: false };
+        check(&mute, json!({}), " |  !no answer");
+        let wishes =
+            json!({"agent_continue_if_secure_erase_failed": true, "agent_enable_discard_erase": true});
+        check(&mute, wishes, " | discard, overwriting !no answer");
+        check(&mute, json!({"agent_enable_nvme_secure_erase": false}), " | overwriting");
     }
 
     #[test]

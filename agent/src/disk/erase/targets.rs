@@ -1,7 +1,7 @@
 //! Which disks are erased, which are left alone and why. Looks at all of them before any is touched.
 
 use super::ata;
-use super::nvme::drive_of;
+use super::nvme::{Abilities, drive_of};
 use super::plan::{Kind, Plan, plan};
 use super::settings::Settings;
 use crate::disk::choose::candidate;
@@ -77,11 +77,8 @@ pub fn choose(machine: &dyn Machine, node: &Value, settings: &Settings) -> Resul
         }
     }
     for facts in &chosen {
-        let name = facts.disk.name.clone();
-        match kind(machine, facts, settings, &staying) {
-            Ok(kind) => targets.erase.push(Target { plan: plan(&kind, settings), name }),
-            Err(why) => targets.failures.push((name, why)),
-        }
+        let plan = plan(&kind(machine, facts, settings, &staying), settings);
+        targets.erase.push(Target { plan, name: facts.disk.name.clone() });
     }
     Ok(targets)
 }
@@ -152,30 +149,28 @@ fn is_ata(facts: &DiskFacts) -> bool {
     tran == Some("sata") || facts.disk.vendor.as_deref() == Some("ATA") && tran != Some("usb")
 }
 
-fn kind(
-    machine: &dyn Machine,
-    facts: &DiskFacts,
-    settings: &Settings,
-    staying: &[String],
-) -> Result<Kind, String> {
+fn kind(machine: &dyn Machine, facts: &DiskFacts, settings: &Settings, staying: &[String]) -> Kind {
     let name = &facts.disk.name;
     if let Some(drive) = drive_of(name)
         && settings.nvme
     {
-        let told = machine.nvme(name).map_err(|error| super::chain(&error))?.identify_controller();
-        let bytes =
-            told.map_err(|error| format!("Failed to fetch NVMe capabilities for device {name}: {error}"))?;
-        let abilities = super::nvme::Abilities::parse(&bytes)
-            .ok_or_else(|| format!("{name}: the drive's answer to Identify Controller is cut off"))?;
         let neighbours_stay = staying.iter().any(|other| drive_of(other) == Some(drive));
-        return Ok(Kind::Nvme { abilities, neighbours_stay });
+        return Kind::Nvme { abilities: abilities(machine, name), neighbours_stay };
     }
     if is_ata(facts)
         && settings.ata
         && let Ok(block) =
             machine.ata(name).map_err(|_| ()).and_then(|drive| drive.identify().map_err(|_| ()))
     {
-        return Ok(Kind::Ata(ata::AtaState::parse(&block)));
+        return Kind::Ata(ata::AtaState::parse(&block));
     }
-    Ok(Kind::Plain)
+    Kind::Plain
+}
+
+/// What an NVMe drive can do; or why it does not say so, which is as if it could nothing.
+fn abilities(machine: &dyn Machine, name: &str) -> Result<Abilities, String> {
+    let refused = |why: String| format!("Failed to fetch NVMe capabilities for device {name}: {why}");
+    let drive = machine.nvme(name).map_err(|error| refused(super::chain(&error)))?;
+    let bytes = drive.identify_controller().map_err(|error| refused(error.to_string()))?;
+    Abilities::parse(&bytes).ok_or_else(|| refused("the answer to Identify Controller is cut off".to_owned()))
 }

@@ -118,6 +118,26 @@ fn a_drive_that_refuses_to_format_sanitizes() {
 }
 
 #[test]
+fn a_drive_that_refuses_identify_is_overwritten_where_that_is_allowed() {
+    let disk = disk("/dev/nvme0n1");
+    // No commands at all: whatever is asked of it fails.
+    let machine = with(FakeMachine::new(), &disk, |_| {});
+    let error = erase(&machine, json!({})).unwrap_err();
+    assert!(
+        error.contains(
+            "Failed to invoke secure erase, fallback to shred is not enabled: Failed to fetch NVMe capabilities for device \
+             /dev/nvme0n1"
+        ),
+        "{error}"
+    );
+    assert!(!is_blank(&disk));
+    let result = erase(&machine, json!({"agent_continue_if_secure_erase_failed": true})).unwrap();
+    assert_eq!(result["/dev/nvme0n1"]["method"], "overwriting (1 random passes, zeros last)");
+    assert!(result["/dev/nvme0n1"]["failed_before"][0].as_str().unwrap().starts_with("Failed to fetch NVMe"));
+    assert!(is_blank(&disk));
+}
+
+#[test]
 fn a_sata_drive_erases_itself_and_a_locked_one_is_opened_before_it_is_read() {
     let disk = disk("/dev/sda");
     let drive = FakeAta::wiping(filler(&disk, 0xff));
