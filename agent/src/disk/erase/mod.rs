@@ -2,7 +2,7 @@
 //! several at once; each proven by reading back. Rules are ironic-python-agent's.
 //!
 //! `settings` and `plan` decide, `targets` looks, `one` acts by `nvme`, `ata` and `overwrite`, and `proof` checks that;
-//! `fault` is a disk that failed meanwhile.
+//! `fault` is a disk that failed meanwhile, `paths` a disk that is seen more than once.
 
 pub mod ata;
 pub mod board;
@@ -11,6 +11,7 @@ pub mod noise;
 pub mod nvme;
 pub mod one;
 pub mod overwrite;
+pub mod paths;
 pub mod plan;
 pub mod proof;
 pub mod settings;
@@ -19,7 +20,8 @@ pub mod targets;
 use super::wipe::{self, EraseError};
 use crate::platform::machine::Machine;
 use board::{Board, Watch};
-use one::{Done, Work};
+use one::Work;
+use paths::Fate;
 use serde_json::{Map, Value, json};
 use settings::Settings;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -74,7 +76,8 @@ fn settings_of(node: &Value) -> Settings {
     info.map_or_else(|| Settings::read(&Map::new()), Settings::read)
 }
 
-type Outcome = Option<Result<Done, String>>;
+/// Of one target: what became of its devices.
+type Outcome = Option<Vec<(String, Result<Fate, String>)>>;
 
 /// Several at once, as the settings say. The result's object, and a line for each disk that was not erased.
 fn run(
@@ -92,7 +95,7 @@ fn run(
                     let line = next.fetch_add(1, Ordering::Relaxed);
                     let Some(target) = targets.erase.get(line) else { return };
                     let work = Work { machine, settings, board: &board, line };
-                    let outcome = work.erase(target);
+                    let outcome = paths::erase(&work, target);
                     board.end(line);
                     reread(machine, target);
                     let mut all = outcomes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -108,8 +111,10 @@ fn run(
 }
 
 fn reread(machine: &dyn Machine, target: &Target) {
-    if let Err(error) = machine.reread_partitions(&target.name) {
-        tracing::warn!("the kernel keeps the old partitions of {}: {}", target.name, chain(&error));
+    for device in std::iter::once(target).chain(&target.paths) {
+        if let Err(error) = machine.reread_partitions(&device.name) {
+            tracing::warn!("the kernel keeps the old partitions of {}: {}", device.name, chain(&error));
+        }
     }
 }
 
@@ -119,14 +124,20 @@ fn gather(targets: &Targets, outcomes: Vec<Outcome>) -> (Map<String, Value>, Vec
     let line = |name: &str, why: &str| format!("\"{name}\": {why}");
     let mut failures: Vec<String> = targets.failures.iter().map(|(name, why)| line(name, why)).collect();
     for (target, outcome) in targets.erase.iter().zip(outcomes) {
-        match outcome {
-            Some(Ok(done)) => {
-                let (method, seconds) = (&done.method, done.took.as_secs());
-                tracing::info!("{} is erased: {method}, {seconds} s, proof: {}", target.name, done.proof);
-                result.insert(target.name.clone(), done.json());
+        let never = || vec![(target.name.clone(), Err("its turn never came".to_owned()))];
+        for (name, fate) in outcome.unwrap_or_else(never) {
+            match fate {
+                Ok(Fate::Erased(done)) => {
+                    let (method, seconds) = (&done.method, done.took.as_secs());
+                    tracing::info!("{name} is erased: {method}, {seconds} s, proof: {}", done.proof);
+                    result.insert(name, done.json());
+                }
+                Ok(Fate::Path(disk)) => {
+                    let why = format!("it is another path to {disk}, which is erased");
+                    result.insert(name, json!({ "left_alone": why }));
+                }
+                Err(why) => failures.push(line(&name, &why)),
             }
-            Some(Err(why)) => failures.push(line(&target.name, &why)),
-            None => failures.push(line(&target.name, "its turn never came")),
         }
     }
     (result, failures)

@@ -113,6 +113,15 @@ impl Marks {
         Ok(())
     }
 
+    /// Whether one of them is read from here: it is the disk that they were written to, as nobody could have guessed it.
+    pub fn are_on(&self, disk: &dyn BlockDevice) -> bool {
+        let is_marked = |at: &u64| {
+            aligned::read(disk, DiskOffset(*at), ByteCount(self.length))
+                .is_ok_and(|found| found == self.bytes(*at))
+        };
+        self.places.iter().any(is_marked)
+    }
+
     /// The proof in words.
     pub fn words(&self, expect: Expect) -> String {
         let what = match expect {
@@ -154,7 +163,13 @@ mod tests {
     fn an_erased_disk_passes_and_the_words_say_how() {
         let (disk, marks) = (MemDisk::new(SIZE), Marks::new(SIZE, 1));
         marks.write(&disk).unwrap();
+        assert!(
+            marks.are_on(&disk)
+                && !marks.are_on(&MemDisk::new(SIZE))
+                && !marks.are_on(&MemDisk::new(SIZE / 2))
+        );
         fill(&disk, 0);
+        assert!(!marks.are_on(&disk));
         marks.check(&disk, Expect::Zeros).unwrap();
         marks.check(&disk, Expect::NotTheMarks).unwrap();
         fill(&disk, 0x5a);

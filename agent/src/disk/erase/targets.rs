@@ -2,6 +2,7 @@
 
 use super::ata;
 use super::nvme::{Abilities, drive_of};
+use super::paths;
 use super::plan::{Kind, Plan, plan};
 use super::settings::Settings;
 use crate::disk::choose::candidate;
@@ -12,12 +13,15 @@ use crate::disk::wipe::EraseError;
 use crate::platform::machine::{DiskFacts, Machine};
 use ferric_common::hints::SkipList;
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 
 /// A disk and how it is erased.
 #[derive(Clone, Debug)]
 pub struct Target {
     pub name: String,
     pub plan: Plan,
+    /// What seems to be the same disk by other paths.
+    pub paths: Vec<Target>,
 }
 
 /// All disks of the machine, but for those that the node's skip list hides.
@@ -76,9 +80,29 @@ pub fn choose(machine: &dyn Machine, node: &Value, settings: &Settings) -> Resul
             }
         }
     }
+    let mut stays: BTreeMap<_, &str> = BTreeMap::new();
+    let named = |facts: &&DiskFacts| staying.contains(&facts.disk.name);
+    stays.extend(
+        disks
+            .iter()
+            .filter(named)
+            .filter_map(|facts| Some((paths::identity(facts)?, facts.disk.name.as_str()))),
+    );
+    let mut groups: BTreeMap<_, usize> = BTreeMap::new();
     for facts in &chosen {
+        let name = facts.disk.name.clone();
+        let identity = paths::identity(facts);
+        if let Some(other) = identity.and_then(|identity| stays.get(&identity)) {
+            targets.left.push((name, format!("it is another path to {other}, which is not erased")));
+            continue;
+        }
         let plan = plan(&kind(machine, facts, settings, &staying), settings);
-        targets.erase.push(Target { plan, name: facts.disk.name.clone() });
+        let target = Target { plan, name, paths: Vec::new() };
+        let group = identity.map(|identity| *groups.entry(identity).or_insert(targets.erase.len()));
+        match group.and_then(|group| targets.erase.get_mut(group)) {
+            Some(first) => first.paths.push(target),
+            None => targets.erase.push(target),
+        }
     }
     Ok(targets)
 }

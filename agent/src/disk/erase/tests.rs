@@ -5,7 +5,7 @@ use crate::platform::block::BlockDevice;
 use crate::platform::drive::{ArrayOrder, HolderKind};
 use crate::platform::fake::block::{Discard, Fault, MemDisk};
 use crate::platform::fake::drive::{FakeAta, FakeNvme, Wipe};
-use crate::platform::fake::machine::{FakeMachine, facts};
+use crate::platform::fake::machine::{Call, FakeMachine, facts};
 use crate::platform::machine::DiskFacts;
 use ferric_common::events::Progress;
 use ferric_common::units::{DiskOffset, MIB};
@@ -135,6 +135,54 @@ fn a_drive_that_refuses_identify_is_overwritten_where_that_is_allowed() {
     assert_eq!(result["/dev/nvme0n1"]["method"], "overwriting (1 random passes, zeros last)");
     assert!(result["/dev/nvme0n1"]["failed_before"][0].as_str().unwrap().starts_with("Failed to fetch NVMe"));
     assert!(is_blank(&disk));
+}
+
+/// A device of this name that is the given disk.
+fn path(machine: FakeMachine, name: &str, disk: &Arc<MemDisk>, wwn: &str) -> FakeMachine {
+    let mut facts = facts(name, SIZE, "SN1");
+    facts.wwns = vec![wwn.into()];
+    let disk = Arc::clone(disk);
+    machine.with_disk(facts, move || Ok(Arc::clone(&disk) as Arc<dyn BlockDevice>))
+}
+
+#[test]
+fn a_disk_with_several_paths_is_erased_once() {
+    let (disk, other) = (disk("/dev/sda"), disk("/dev/sdc"));
+    let mut machine = FakeMachine::new();
+    for (name, on, wwn) in [("sda", &disk, "0x5000"), ("sdb", &disk, "0x5000"), ("sdc", &other, "0x6000")] {
+        machine = path(machine, &format!("/dev/{name}"), on, wwn);
+    }
+    let result = erase(&machine, json!({"disk_erasure_concurrency": 3})).unwrap();
+    assert!(is_blank(&disk) && is_blank(&other));
+    assert_eq!(result["/dev/sdb"], json!({"left_alone": "it is another path to /dev/sda, which is erased"}));
+    assert!(result["/dev/sda"]["method"].is_string() && result["/dev/sdc"]["method"].is_string());
+    assert!(machine.calls().contains(&Call::Reread("/dev/sdb".into())));
+}
+
+#[test]
+fn disks_that_share_a_name_are_each_erased() {
+    let (first, second) = (disk("/dev/sda"), disk("/dev/sdb"));
+    let machine = path(path(FakeMachine::new(), "/dev/sda", &first, "0x5000"), "/dev/sdb", &second, "0x5000");
+    let result = erase(&machine, json!({})).unwrap();
+    assert!(is_blank(&first) && is_blank(&second));
+    assert!(result["/dev/sda"]["method"].is_string() && result["/dev/sdb"]["method"].is_string(), "{result}");
+}
+
+#[test]
+fn a_path_to_a_disk_that_stays_is_left_alone_and_a_disk_that_fails_is_told_once() {
+    let kept = disk("/dev/sda");
+    let machine = path(path(FakeMachine::new(), "/dev/sda", &kept, "0x5000"), "/dev/sdb", &kept, "0x5000");
+    let node = json!({"properties": {"skip_block_devices": [{"name": "/dev/sda"}]}});
+    let result = erase_devices(&machine, &node, &Quiet::default()).unwrap();
+    assert_eq!(
+        result,
+        json!({"/dev/sdb": {"left_alone": "it is another path to /dev/sda, which is not erased"}})
+    );
+    assert!(kept.content().iter().all(|byte| *byte == 0xA5));
+    let bad = Arc::new(MemDisk::new(SIZE).named("/dev/sda").with_fault(Fault::Read(5 * MIB)));
+    let machine = path(path(FakeMachine::new(), "/dev/sda", &bad, "0x5000"), "/dev/sdb", &bad, "0x5000");
+    let error = erase(&machine, json!({})).unwrap_err();
+    assert!(error.contains("\"/dev/sda\"") && error.contains("medium error"), "{error}");
 }
 
 #[test]
