@@ -49,6 +49,8 @@ pub struct Live {
     pub permanent_macs: BTreeMap<String, MacAddress>,
     pub addresses: BTreeMap<String, Addresses>,
     pub hostname: String,
+    /// Kernel parameters that a boot medium added; they beat the command line's.
+    pub parameters: String,
     /// As uname(2) has it: `x86_64`.
     pub architecture: String,
 }
@@ -56,6 +58,7 @@ pub struct Live {
 /// Everything but the disks' extra names, which are [`disks::list`]'s.
 pub fn read(roots: &Roots, live: &Live) -> Inventory {
     let command_line = text(&roots.proc.join("cmdline")).unwrap_or_default();
+    let parameters = format!("{command_line} {}", live.parameters);
     Inventory {
         interfaces: nics::list(&roots.sys, live),
         cpu: cpu::read(&roots.sys, &roots.proc, &live.architecture),
@@ -65,7 +68,7 @@ pub fn read(roots: &Roots, live: &Live) -> Inventory {
         bmc_v6address: None,
         bmc_mac: None,
         system_vendor: vendor::read(&roots.sys),
-        boot: boot(&roots.sys, &command_line),
+        boot: boot(&roots.sys, &parameters),
         hostname: live.hostname.clone(),
     }
 }
@@ -89,9 +92,9 @@ pub fn print() -> ExitCode {
     }
 }
 
-fn boot(sys: &Path, command_line: &str) -> Boot {
+fn boot(sys: &Path, parameters: &str) -> Boot {
     let mode = if sys.join("firmware/efi").is_dir() { "uefi" } else { "bios" };
-    let bootif = command_line.split_whitespace().filter_map(|word| word.strip_prefix("BOOTIF=")).next_back();
+    let bootif = parameters.split_whitespace().filter_map(|word| word.strip_prefix("BOOTIF=")).next_back();
     Boot { current_boot_mode: mode.to_owned(), pxe_interface: bootif.map(str::to_owned) }
 }
 
@@ -182,6 +185,22 @@ mod tests {
         assert_eq!(
             (found.current_boot_mode.as_str(), found.pxe_interface.as_deref()),
             ("uefi", Some("01-aa-bb-cc-dd-ee-ff"))
+        );
+    }
+
+    #[test]
+    fn the_nic_that_a_boot_medium_names_beats_the_command_lines() {
+        let tree = Tree::new();
+        let roots = Roots { sys: tree.root().join("sys"), proc: tree.root().join("proc") };
+        tree.file("proc/cmdline", "quiet BOOTIF=01-aa-bb-cc-dd-ee-ff\n");
+        let nic = |parameters: &str| {
+            let live = Live { parameters: parameters.to_owned(), ..Live::default() };
+            read(&roots, &live).boot.pxe_interface
+        };
+        assert_eq!(nic("").as_deref(), Some("01-aa-bb-cc-dd-ee-ff"));
+        assert_eq!(
+            nic("ipa-debug=1\nBOOTIF=01-11-22-33-44-55-66\n").as_deref(),
+            Some("01-11-22-33-44-55-66")
         );
     }
 

@@ -42,7 +42,7 @@ pub fn command_line(command_line: &str) -> String {
         }
         std::thread::sleep(PAUSE);
     }
-    merged(command_line, &fs::read_to_string(parameters()).unwrap_or_default())
+    merged(command_line, &added())
 }
 
 /// Reads the boot medium if the command line says that there is one. Whatever goes wrong is said, and the machine goes on.
@@ -73,7 +73,12 @@ pub fn take(command_line: &str) -> String {
             logging::say(&format!("boot medium: writing {} failed: {error}", done.display()));
         }
     }
-    merged(command_line, &fs::read_to_string(parameters()).unwrap_or_default())
+    merged(command_line, &added())
+}
+
+/// What the boot medium added to the command line, once it was read.
+pub fn added() -> String {
+    fs::read_to_string(parameters()).unwrap_or_default()
 }
 
 fn parameters() -> PathBuf {

@@ -11,6 +11,7 @@ use super::{arrays, ata::LinuxAta, holders, nvme::LinuxNvme, pstore};
 use crate::inventory::bmc::{self, Bmc};
 use crate::inventory::{self, Live, Roots, disks};
 use crate::logging;
+use crate::media;
 use crate::network::settings;
 use crate::platform::block::BlockDevice;
 use crate::platform::drive::{ArrayOrder, Ata, Holder, HolderKind, Nvme};
@@ -137,6 +138,7 @@ impl LinuxMachine {
             permanent_macs: links.into_iter().filter_map(|link| Some((link.name, link.permanent?))).collect(),
             addresses: addresses::by_interface(),
             hostname: text(names.as_ref().ok().map(|n| n.nodename())),
+            parameters: media::added(),
             architecture: text(names.as_ref().ok().map(|n| n.machine())),
         }
     }
