@@ -4,6 +4,7 @@
 //! function from text to faults; beside its run over the tree stands a test that shows it a fault.
 
 mod compatibility;
+mod features;
 mod panics;
 mod papers;
 mod shape;
