@@ -245,11 +245,13 @@ fn machine(artifacts: &Artifacts, folder: &Path, disks: &[PathBuf]) -> Result<Ma
         direct: Some(DirectBoot {
             kernel: artifacts.kernel.clone(),
             ramdisk: artifacts.ramdisk.clone(),
+            // Disks of less than 4 GiB are none for the agent, until it is told of the array.
             parameters: format!(
-                "console=ttyS0 BOOTIF=01-{} ipa-api-url=http://{}:{}",
+                "console=ttyS0 BOOTIF=01-{} ipa-api-url=http://{}:{} ipa-disk-wait-attempts={}",
                 MAC.replace(':', "-"),
                 netns::CONTROLLER,
-                lookup::PORT
+                lookup::PORT,
+                if disks.is_empty() { 10 } else { 1 }
             ),
         }),
         clock: None,
