@@ -100,9 +100,9 @@ pub fn root_disk(
 }
 
 fn drivers(machine: &dyn Machine, patience: Patience, pause: &dyn Fn(Duration)) {
-    let mut waited = Duration::ZERO;
+    let (whole, mut waited) = (patience.delay.saturating_mul(patience.attempts), Duration::ZERO);
     while machine.drivers() == Drivers::Loading {
-        if waited >= patience.whole() {
+        if waited >= whole {
             let seconds = waited.as_secs();
             tracing::warn!(
                 "drivers of this machine are still loading after {seconds} s; going on with what is there"
@@ -221,7 +221,7 @@ mod tests {
         let (found, took) = wait(&Wanted::default(), PATIENCE, loading(14.95));
         assert_eq!((found.as_deref(), (took * 10.0).round()), (Some("/dev/sda"), 150.0));
         let (found, took) = wait(&Wanted::default(), PATIENCE, loading(1e9));
-        assert_eq!((found.as_deref(), took.round()), (Some("/dev/sda"), 27.0));
+        assert_eq!((found.as_deref(), took.round()), (Some("/dev/sda"), 30.0));
     }
 
     #[test]
