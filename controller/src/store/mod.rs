@@ -1,7 +1,7 @@
 //! What survives a restart: nodes, ports, config drives, open intents. The only room that knows SQL.
 //!
 //! SQLite in WAL mode with synchronous=FULL: when a method returns, the change is on stable storage. One thread owns the
-//! connection; the async handle sends it work. Statements use `$1` parameters, TEXT and BIGINT, so that PostgreSQL can run them.
+//! connection; the async handle sends it work, of which a panic is the failure of that work alone. Statements use `$1` parameters, TEXT and BIGINT, so that PostgreSQL can run them.
 
 mod nodes;
 mod ports;
@@ -11,6 +11,7 @@ use rusqlite::Connection;
 use std::fs::OpenOptions;
 use std::ops::ControlFlow;
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -131,7 +132,7 @@ impl Store {
     {
         let (answer, result) = oneshot::channel();
         let job: Job = Box::new(move |connection, watch| {
-            let done = match commit(connection, watch, work) {
+            let done = match shielded(connection, watch, work) {
                 Ok(ControlFlow::Continue(value)) => Ok(value),
                 Ok(ControlFlow::Break(())) => return ControlFlow::Break(()),
                 Err(error) => Err(error),
@@ -143,6 +144,23 @@ impl Store {
         self.jobs.send(job).await.map_err(|_| gone())?;
         result.await.map_err(|_| gone())?
     }
+}
+
+/// [`commit`], of which a panic is an error like others: the transaction has been taken back on the way, and the thread, without
+/// which the whole service would stand still until a restart, goes on.
+fn shielded<T>(
+    connection: &mut Connection,
+    watch: &mut Watch,
+    work: impl FnOnce(&rusqlite::Transaction<'_>) -> Result<T, StoreError>,
+) -> Result<ControlFlow<(), T>, StoreError> {
+    let done = catch_unwind(AssertUnwindSafe(|| commit(connection, watch, work)));
+    done.unwrap_or_else(|_| {
+        // Its own words may hold anything, and this text reaches clients; the log has them, with the place.
+        let text = "the work on the database was stopped by a fault in the controller itself (a panic) and nothing of it was stored; the \
+                    log says where; please report it";
+        tracing::error!("{text}");
+        Err(StoreError::Failed(text.to_string()))
+    })
 }
 
 fn commit<T>(
@@ -281,6 +299,27 @@ mod tests {
         assert!(matches!(store.delete_node(stale.uuid, stale.generation).await, Err(StoreError::Lost)));
         assert_eq!(store.node(mine.uuid).await.unwrap().unwrap().last_error, None);
         store.save(&mut mine, Changes::default()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_panic_takes_back_its_own_work_and_the_store_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("db")).unwrap();
+        let first = store.create_node(node("one")).await.unwrap();
+        let panics: Result<(), StoreError> = store
+            .run(|transaction| {
+                let changed = transaction.execute("DELETE FROM nodes", []).unwrap();
+                panic!("{changed} nodes are gone");
+            })
+            .await;
+        let said = panics.unwrap_err().to_string();
+        assert!(
+            said.contains("a fault in the controller itself (a panic)") && !said.contains("gone"),
+            "{said}"
+        );
+        assert_eq!(store.node(first.uuid).await.unwrap().unwrap().name.as_deref(), Some("one"));
+        store.create_node(node("two")).await.unwrap();
+        assert_eq!(store.nodes(NodeFilter::default()).await.unwrap().len(), 2);
     }
 
     #[tokio::test]
