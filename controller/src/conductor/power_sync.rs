@@ -9,6 +9,7 @@ use crate::drivers::DriverError;
 use crate::store::NodeFilter;
 use jiff::Timestamp;
 use std::sync::Arc;
+use std::time::Instant;
 use tokio::time::sleep;
 
 /// BMCs read at the same time.
@@ -53,9 +54,18 @@ impl Conductor {
 
     async fn sync_one(&self, node: Node) {
         let read = self.read_power_once(&node).await;
-        let misses = self.slots.slot(node.uuid).count_read(read.is_ok());
-        if let Err(error) = &read {
-            tracing::warn!(node = %node.uuid, %error, misses, "power sync");
+        let slot = self.slots.slot(node.uuid);
+        let misses = slot.count_read(read.is_ok());
+        match &read {
+            Ok(_) if slot.read_again() => {
+                tracing::info!(node = %node.uuid, "the power of a node can be read again");
+            }
+            Ok(_) => {}
+            Err(error) => {
+                if let Some(untold) = slot.unread(&error.to_string(), Instant::now()) {
+                    tracing::warn!(node = %node.uuid, %error, misses, untold, "the power of a node cannot be read; it is read in every round, and told seldom");
+                }
+            }
         }
         let read = read.map(Power::from).map_err(|error| match error {
             DriverError::LoginHeld { .. } => Unread::Refused(error.to_string()),

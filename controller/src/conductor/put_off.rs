@@ -1,4 +1,4 @@
-//! Work that is put off again and again for one reason: which of the times are worth a line in the log. Pure: time comes in as
+//! Work that is put off, or a look that fails, again and again for one reason: which of the times are worth a line in the log. Pure: time comes in as
 //! a value.
 
 use std::time::{Duration, Instant};

@@ -1,12 +1,14 @@
 //! What the process remembers of a node beside its record: whose turn it is, whether it has a worker, how far its work is.
 //! Nothing here is needed after a restart.
 
+use super::put_off::PutOff;
 use crate::domain::node::{Node, Object};
 use ferric_common::events::Progress;
 use ferric_common::ids::NodeUuid;
 use jiff::Timestamp;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 use tokio::sync::{Mutex as AsyncMutex, Notify, OwnedMutexGuard};
 
 /// What clients may see of it.
@@ -27,8 +29,9 @@ struct Memory {
     conflict: Option<String>,
     /// The login that the BMC refused, and how.
     refusal: Option<(Login, String)>,
-    /// Power reads of the sync in a row that failed.
+    /// Power reads of the sync in a row that failed, and what was said of them.
     misses: u32,
+    unread: PutOff,
 }
 
 /// What a login is made from: driver and `driver_info`.
@@ -116,6 +119,14 @@ impl Slot {
         let mut memory = self.memory();
         memory.misses = if worked { 0 } else { memory.misses.saturating_add(1) };
         memory.misses
+    }
+    /// Whether a failed read of the power is worth a line in the log: the number of those that were not told since the last one.
+    pub fn unread(&self, reason: &str, now: Instant) -> Option<u64> {
+        self.memory().unread.news(reason, now)
+    }
+    /// Whether a read that worked is the first after failed ones.
+    pub fn read_again(&self) -> bool {
+        self.memory().unread.over()
     }
 }
 

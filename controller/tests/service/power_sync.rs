@@ -2,7 +2,9 @@
 
 use crate::rig::{Images, Rig};
 use serde_json::{Value, json};
+use std::io::Write;
 use std::sync::atomic::Ordering;
+use std::sync::{Mutex, Once, PoisonError};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
@@ -91,6 +93,54 @@ async fn the_end_of_maintenance_is_a_new_try_and_so_is_manage() {
     assert_eq!(rig.bmc.talks(&uuid), asked + 1);
     rig.begin("manage").await;
     rig.until(|n| n["fault"].is_null() && n["power_state"] == "power off").await;
+}
+
+/// What the service logs in this process, whichever test it serves.
+static LOG: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+
+struct Logged;
+
+impl Write for Logged {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        LOG.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn listen_to_the_log() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let level = tracing::Level::INFO;
+        tracing_subscriber::fmt().with_max_level(level).with_ansi(false).with_writer(|| Logged).init();
+    });
+}
+
+/// Lines of the log about a node that hold these words.
+fn lines(node: &str, words: &str) -> usize {
+    let log = LOG.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    String::from_utf8(log).unwrap().lines().filter(|line| line.contains(node) && line.contains(words)).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_bmc_is_logged_once_and_once_more_when_it_answers() {
+    listen_to_the_log();
+    let rig = eager();
+    let uuid = rig.available().await;
+    rig.until(|n| n["power_state"] == "power off").await;
+    rig.bmc.silent.store(true, Ordering::SeqCst);
+    // Said of a node that was read four times in vain.
+    rig.until(|n| n["fault"] == "power failure").await;
+    let unread = "the power of a node cannot be read";
+    assert_eq!(lines(&uuid, unread), 1);
+    rig.bmc.silent.store(false, Ordering::SeqCst);
+    rig.until(|n| n["fault"].is_null()).await;
+    assert_eq!((lines(&uuid, unread), lines(&uuid, "can be read again")), (1, 1));
+    rig.bmc.silent.store(true, Ordering::SeqCst);
+    rig.until(|n| n["fault"] == "power failure").await;
+    assert_eq!(lines(&uuid, unread), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
