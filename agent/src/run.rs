@@ -15,7 +15,7 @@ use crate::conductor::heartbeat::{self, Beat};
 use crate::conductor::lookup::{self, Found, LookupError, Plan};
 use crate::conductor::ntp::Clock;
 use crate::conductor::{address, ntp, tls};
-use crate::config::{self, Config, TlsMinimum};
+use crate::config::{self, Config, TlsRules};
 use crate::disk::wait::Wanted;
 use crate::executor::Executor;
 use crate::logging;
@@ -194,7 +194,7 @@ pub async fn life(parts: Parts, stop: impl Future<Output = ()>) -> Result<(), Fa
     let inventory = inventory(&machine).await;
     timeline::mark(timeline::INVENTORY);
 
-    let outgoing = outgoing(&config, config.tls_minimum)?;
+    let outgoing = outgoing(&config, &config.tls)?;
     // A life after a crash has been through this.
     let inspected = match &earlier {
         None => inspection::inspect(&config, &machine, &outgoing).await,
@@ -230,8 +230,8 @@ async fn clock(parts: &Parts, earlier: Option<&Identity>) -> Result<Clock, ntp::
     }
 }
 
-fn outgoing(config: &Config, minimum: TlsMinimum) -> Result<Arc<rustls::ClientConfig>, Fatal> {
-    Ok(tls::client_config_with(&config.trust, minimum, config.client_identity.as_ref())?)
+fn outgoing(config: &Config, rules: &TlsRules) -> Result<Arc<rustls::ClientConfig>, Fatal> {
+    Ok(tls::client_config_with(&config.trust, rules, config.client_identity.as_ref())?)
 }
 
 /// The command API and the heartbeats, side by side, until the work is done or `stop` comes.
@@ -247,9 +247,9 @@ async fn serve(
     let Ready { identity, server_tls } = ready;
     let advertised = identity.advertised.clone().unwrap_or_default();
     let token = AgentToken::new(identity.token.clone()).ok_or("the saved agent token is too short")?;
-    let outgoing = match node.minimum_tls(&config) {
-        minimum if minimum == config.tls_minimum => outgoing,
-        minimum => self::outgoing(&config, minimum)?,
+    let outgoing = match node.tls(&config) {
+        rules if rules == config.tls => outgoing,
+        rules => self::outgoing(&config, &rules)?,
     };
     let earlier = if node.resumed { state.commands()? } else { Vec::new() };
     let context = context::context(parts, &node.lookup, identity, outgoing);
@@ -305,9 +305,10 @@ struct Node {
 }
 
 impl Node {
-    fn minimum_tls(&self, config: &Config) -> TlsMinimum {
-        let theirs = self.lookup.config.tls_min_version.as_deref().and_then(config::tls_minimum);
-        theirs.unwrap_or(config.tls_minimum)
+    /// The conductor's word beats our own.
+    fn tls(&self, config: &Config) -> TlsRules {
+        let theirs = &self.lookup.config;
+        config.tls.overruled(theirs.tls_min_version.as_deref(), theirs.tls_cipher_suites.as_deref())
     }
 
     fn disks(&self) -> Wanted {
@@ -468,10 +469,10 @@ async fn advertise(
         .advertised
         .clone()
         .and_then(|a| Some(api::tls::Pair { certificate: a.certificate?, key: a.key? }));
-    let minimum = node.minimum_tls(config);
+    let tls = node.tls(config);
     let server_tls = match (pair, &config.listen_identity) {
-        (Some(pair), _) => Some(api::tls::server_config(&pair, minimum)?),
-        (None, Some(files)) => Some(api::tls::server_config_from(files, minimum)?),
+        (Some(pair), _) => Some(api::tls::server_config(&pair, &tls)?),
+        (None, Some(files)) => Some(api::tls::server_config_from(files, &tls)?),
         (None, None) => None,
     };
     Ok(Ready { identity, server_tls })

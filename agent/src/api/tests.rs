@@ -59,7 +59,7 @@ async fn lab_at(
     let token = AgentToken::new(TOKEN).unwrap();
     let api = Api::new(executor.clone(), token, rule, base.clone(), "ferric-test".into(), 1.5);
     let pair = make(host, "lab", Curve::P384, SystemTime::now()).unwrap();
-    let server = secure.then(|| server_config(&pair, minimum).unwrap());
+    let server = secure.then(|| server_config(&pair, &minimum.into()).unwrap());
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("agent.crt");
     std::fs::write(&file, &pair.certificate).unwrap();

@@ -1,7 +1,7 @@
 //! The certificate of the command API: made once per boot, sent to the conductor in each heartbeat, pinned by it.
 
 use crate::conductor::tls::{TlsError, certificates, provider, versions};
-use crate::config::{Curve, TlsMinimum};
+use crate::config::{Curve, TlsRules};
 use rcgen::{CertificateParams, CustomExtension, DistinguishedName, DnType, KeyPair};
 use rustls::ServerConfig;
 use rustls_pki_types::pem::PemObject;
@@ -79,12 +79,12 @@ fn subject_alt_name(host: &str) -> Vec<u8> {
 ///
 /// # Errors
 /// [`CertificateError::Use`].
-pub fn server_config(pair: &Pair, minimum: TlsMinimum) -> Result<Arc<ServerConfig>, CertificateError> {
+pub fn server_config(pair: &Pair, rules: &TlsRules) -> Result<Arc<ServerConfig>, CertificateError> {
     let used = |error: String| CertificateError::Use(error);
     let chain =
         vec![CertificateDer::from_pem_slice(pair.certificate.as_bytes()).map_err(|e| used(e.to_string()))?];
     let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).map_err(|e| used(e.to_string()))?;
-    configure(chain, key, minimum)
+    configure(chain, key, rules)
 }
 
 /// Server settings for the operator's own certificate and key.
@@ -93,29 +93,83 @@ pub fn server_config(pair: &Pair, minimum: TlsMinimum) -> Result<Arc<ServerConfi
 /// [`CertificateError`] naming the file.
 pub fn server_config_from(
     files: &(PathBuf, PathBuf),
-    minimum: TlsMinimum,
+    rules: &TlsRules,
 ) -> Result<Arc<ServerConfig>, CertificateError> {
     let key = PrivateKeyDer::from_pem_file(&files.1)
         .map_err(|e| TlsError::File { path: files.1.clone(), cause: e.to_string() })?;
-    configure(certificates(&files.0)?, key, minimum)
+    configure(certificates(&files.0)?, key, rules)
 }
 
 fn configure(
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
-    minimum: TlsMinimum,
+    rules: &TlsRules,
 ) -> Result<Arc<ServerConfig>, CertificateError> {
-    let config = ServerConfig::builder_with_provider(provider())
-        .with_protocol_versions(versions(minimum))
+    let mut config = ServerConfig::builder_with_provider(provider(rules))
+        .with_protocol_versions(versions(rules.minimum))
         .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
         .map_err(|error| CertificateError::Use(error.to_string()))?;
+    // The operator's order counts, not the client's.
+    config.ignore_client_order = rules.suites.is_some();
     Ok(Arc::new(config))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Trust;
+    use crate::config::{Suite, TlsMinimum, Trust};
+
+    /// Shakes hands in memory, as a server by `rules` with a client of TLS 1.2 that would take any suite; which they settled on.
+    fn settled(rules: &TlsRules) -> Result<rustls::CipherSuite, rustls::Error> {
+        let pair = make("192.0.2.1", "", Curve::P256, SystemTime::now()).unwrap();
+        let mut server = rustls::ServerConnection::new(server_config(&pair, rules).unwrap()).unwrap();
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(pair.certificate.as_bytes()).unwrap()).unwrap();
+        let any = rustls::ClientConfig::builder_with_provider(provider(&TlsMinimum::V12.into()))
+            .with_protocol_versions(&[&rustls::version::TLS12])
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let mut client =
+            rustls::ClientConnection::new(Arc::new(any), "192.0.2.1".try_into().unwrap()).unwrap();
+        while client.is_handshaking() || server.is_handshaking() {
+            let mut wire = Vec::new();
+            while client.wants_write() {
+                client.write_tls(&mut wire).unwrap();
+            }
+            let mut wire = &wire[..];
+            while !wire.is_empty() {
+                server.read_tls(&mut wire).unwrap();
+                server.process_new_packets()?;
+            }
+            let mut wire = Vec::new();
+            while server.wants_write() {
+                server.write_tls(&mut wire).unwrap();
+            }
+            let mut wire = &wire[..];
+            while !wire.is_empty() {
+                client.read_tls(&mut wire).unwrap();
+                client.process_new_packets()?;
+            }
+        }
+        Ok(server.negotiated_cipher_suite().unwrap().suite())
+    }
+
+    #[test]
+    fn only_the_suites_that_were_named_are_spoken_and_in_their_order() {
+        let only = |suites: &[Suite]| TlsRules { minimum: TlsMinimum::V12, suites: Some(suites.to_vec()) };
+        for (suites, settled_on) in [
+            (&[Suite::EcdsaAes128][..], rustls::CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256),
+            (
+                &[Suite::RsaAes256, Suite::EcdsaChaCha20, Suite::EcdsaAes128],
+                rustls::CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+            ),
+        ] {
+            assert_eq!(settled(&only(suites)).unwrap(), settled_on);
+        }
+        // Our key is of ECDSA, so nobody can settle on these.
+        assert!(settled(&only(&[Suite::RsaAes256])).is_err());
+    }
 
     #[test]
     fn the_address_is_the_only_name() {
@@ -143,7 +197,7 @@ mod tests {
     fn a_certificate_is_accepted_as_its_own_authority_for_its_address_alone() {
         for (curve, name) in [(Curve::P256, "p256"), (Curve::P384, "p384")] {
             let pair = make("127.0.0.1", "node", curve, SystemTime::now()).unwrap();
-            assert!(server_config(&pair, TlsMinimum::V13).is_ok(), "{name}");
+            assert!(server_config(&pair, &TlsMinimum::V13.into()).is_ok(), "{name}");
             let der = CertificateDer::from_pem_slice(pair.certificate.as_bytes()).unwrap();
             assert!(der.windows(8).any(|bytes| bytes == CRITICAL_SAN), "{name}");
             let folder = tempfile::tempdir().unwrap();

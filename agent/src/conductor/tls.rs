@@ -1,10 +1,13 @@
 //! Outgoing TLS: whom we believe, and which versions and suites we speak. Also used for image downloads.
 
-use crate::config::{TlsMinimum, Trust};
+use crate::config::{Suite, TlsMinimum, TlsRules, Trust};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, ring};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme, SupportedProtocolVersion};
+use rustls::{
+    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme, SupportedCipherSuite,
+    SupportedProtocolVersion,
+};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use std::path::{Path, PathBuf};
@@ -26,9 +29,28 @@ pub enum TlsError {
 /// Where ramdisks and distributions keep the bundle of public roots.
 const BUNDLES: [&str; 2] = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"];
 
-/// The one cryptography provider, named wherever it is needed: no process-wide default that a dependency may change.
-pub fn provider() -> Arc<CryptoProvider> {
-    Arc::new(ring::default_provider())
+/// The one cryptography provider, named wherever it is needed: no process-wide default that a dependency may change. Holds
+/// all suites of TLS 1.3 and those of TLS 1.2 that the rules name.
+pub fn provider(rules: &TlsRules) -> Arc<CryptoProvider> {
+    let mut provider = ring::default_provider();
+    if let Some(suites) = &rules.suites {
+        let named = suites.iter().map(|suite| in_library(*suite));
+        provider.cipher_suites.retain(|suite| suite.tls13().is_some());
+        provider.cipher_suites.extend(named);
+    }
+    Arc::new(provider)
+}
+
+fn in_library(suite: Suite) -> SupportedCipherSuite {
+    use ring::cipher_suite as known;
+    match suite {
+        Suite::EcdsaAes256 => known::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+        Suite::EcdsaAes128 => known::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+        Suite::EcdsaChaCha20 => known::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+        Suite::RsaAes256 => known::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+        Suite::RsaAes128 => known::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+        Suite::RsaChaCha20 => known::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+    }
 }
 
 /// Versions from `minimum` on. Every suite of the provider is ECDHE with AEAD; there is no renegotiation in rustls.
@@ -46,21 +68,21 @@ pub fn versions(minimum: TlsMinimum) -> &'static [&'static SupportedProtocolVers
 /// # Errors
 /// [`TlsError`] naming the file that cannot be used.
 pub fn client_config(trust: &Trust) -> Result<Arc<ClientConfig>, TlsError> {
-    client_config_with(trust, TlsMinimum::V12, None)
+    client_config_with(trust, &TlsMinimum::V12.into(), None)
 }
 
-/// As [`client_config`], with a minimum version and our own certificate (chain and key files).
+/// As [`client_config`], with what may be spoken and our own certificate (chain and key files).
 ///
 /// # Errors
 /// [`TlsError`] naming the file that cannot be used.
 pub fn client_config_with(
     trust: &Trust,
-    minimum: TlsMinimum,
+    rules: &TlsRules,
     identity: Option<&(PathBuf, PathBuf)>,
 ) -> Result<Arc<ClientConfig>, TlsError> {
-    let provider = provider();
+    let provider = provider(rules);
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_protocol_versions(versions(minimum))?;
+        .with_protocol_versions(versions(rules.minimum))?;
     let builder = match trust {
         Trust::Insecure => {
             tracing::warn!("ipa-insecure is set: no server's certificate is checked, images included");

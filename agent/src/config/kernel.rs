@@ -2,7 +2,7 @@
 //!
 //! `docs/kernel-parameters.md` shows the same table; a test below holds them together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a parameter does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +78,11 @@ pub const PARAMETERS: &[Parameter] = &[
     option("ipa-ip-lookup-attempts", "ip_lookup_attempts", "tries to find the own address; 6"),
     option("ipa-ip-lookup-timeout", "ip_lookup_sleep", "seconds between them; 10"),
     option("ipa-tls-min-version", "tls_min_version", "1.2 or 1.3, both directions; 1.2"),
+    option(
+        "ipa-tls-cipher-suites",
+        "tls_cipher_suites",
+        "suites of TLS 1.2 by OpenSSL's names, with colons; all: ECDHE with AES-GCM or ChaCha20-Poly1305",
+    ),
     option("ipa-tls-certificate-curve", "tls_certificate_curve", "p256, p384 or p521 (made as p384); p384"),
     // network
     read("BOOTIF", "MAC of the interface the machine was booted from: its default route is preferred"),
@@ -170,10 +175,17 @@ pub const PARAMETERS: &[Parameter] = &[
     option("ipa-lldp-timeout", "lldp_timeout", "seconds in which all interfaces listen to LLDP; 30"),
     // known, and not acted on
     nothing("ipa-inspection-benchmarks", "no benchmarks are built in"),
-    nothing("ipa-tls-cipher-suites", "fixed: ECDHE with AES-GCM or ChaCha20-Poly1305, and those of TLS 1.3"),
     nothing(
         "ipa-use-mdns",
         "multicast DNS is not asked, as anybody may answer; name the controller in ipa-api-url",
+    ),
+    nothing("ipa-standalone", "the agent always has a controller; ferric-agent write deploys without one"),
+    nothing("ipa-driver-name", "drivers are the controller's; no Python agent of today reads it either"),
+    nothing("ipa-agent-token-required", "a token is always required"),
+    nothing("sshkey", "of the Python agent's ramdisk; here ferric-ssh-key=TYPE:BASE64 lets a developer in"),
+    nothing(
+        "rootpwd",
+        "of the Python agent's ramdisk; nobody gets in by a password here, see ferric-ssh-key",
     ),
 ];
 
@@ -194,25 +206,76 @@ pub fn options() -> impl Iterator<Item = (&'static str, &'static str)> {
     })
 }
 
-/// A line for each parameter that was given and does nothing, or that nobody knows. One that asks for what happens anyway
-/// (`ipa-use-mdns=0`) is none.
-pub fn told(given: &BTreeMap<String, String>) -> Vec<String> {
-    let off = |value: &str| matches!(value.to_ascii_lowercase().as_str(), "" | "0" | "false" | "off" | "no");
-    let line = |(name, value): (&String, &String)| {
-        let known = PARAMETERS.iter().find(|parameter| parameter.name == name);
-        match known.map(|parameter| (parameter.does, parameter.words)) {
-            Some((Does::Nothing, _)) if off(value) && name != "ipa-guard-special-filesystems" => None,
-            Some((Does::Nothing, words)) => {
-                Some(format!("kernel parameter {name} does nothing here: {words}"))
-            }
-            Some(_) => None,
-            None if name.starts_with("ipa-") || name.starts_with("ferric-") => {
-                Some(format!("kernel parameter {} is not known; check its spelling", printable(name)))
-            }
-            None => None,
+/// A line for each parameter that was given and does nothing, or that nobody knows, or that has no value. One that asks for
+/// what happens anyway (`ipa-use-mdns=0`) is none.
+pub fn told(cmdline: &str) -> Vec<String> {
+    let given = parameters(cmdline);
+    let bare = cmdline.split_whitespace().filter(|word| is_ours(word) && !word.contains('='));
+    let bare: BTreeSet<&str> = bare.filter(|word| !given.contains_key(*word)).collect();
+    let valueless = bare.into_iter().map(|name| {
+        let name = printable(name);
+        format!(
+            "kernel parameter {name} is without a value and not heeded; write {name}=1 or what it is to be"
+        )
+    });
+    given.iter().filter_map(|(name, value)| unheeded(name, value)).chain(valueless).collect()
+}
+
+fn unheeded(name: &str, value: &str) -> Option<String> {
+    match PARAMETERS.iter().find(|parameter| parameter.name == name) {
+        Some(Parameter { does: Does::Nothing, words, .. }) if !happens_anyway(name, value) => {
+            Some(format!("kernel parameter {name} does nothing here: {words}"))
         }
-    };
-    given.iter().filter_map(line).collect()
+        Some(_) => None,
+        None if is_ours(name) => {
+            let name = printable(name);
+            Some(match meant(&name) {
+                Some(meant) => format!("kernel parameter {name} is not known; is {meant} meant?"),
+                None => format!("kernel parameter {name} is not known; check its spelling"),
+            })
+        }
+        None => None,
+    }
+}
+
+/// Whether a parameter that does nothing asks for what happens without it.
+fn happens_anyway(name: &str, value: &str) -> bool {
+    let value = value.to_ascii_lowercase();
+    match name {
+        "ipa-agent-token-required" => matches!(value.as_str(), "" | "1" | "true" | "on" | "yes"),
+        _ => matches!(value.as_str(), "" | "0" | "false" | "off" | "no"),
+    }
+}
+
+/// Whether a word of the command line speaks to an agent, right or wrong.
+fn is_ours(word: &str) -> bool {
+    let word = word.to_ascii_lowercase();
+    ["ipa-", "ipa_", "ferric-", "ferric_"].iter().any(|prefix| word.starts_with(prefix))
+}
+
+/// The parameter whose name is at most two slips away.
+fn meant(name: &str) -> Option<&'static str> {
+    let name = name.to_ascii_lowercase().replace('_', "-");
+    let near = PARAMETERS.iter().map(|parameter| (slips(&name, parameter.name), parameter.name));
+    near.filter(|(slips, _)| *slips <= 2).min().map(|(_, name)| name)
+}
+
+/// How many letters must be put in, taken out or changed to make one word of the other (Levenshtein).
+fn slips(from: &str, to: &str) -> usize {
+    let mut row: Vec<usize> = (0..=to.chars().count()).collect();
+    for (at, letter) in from.chars().enumerate() {
+        let (mut diagonal, mut left) = (at, at.saturating_add(1));
+        for (cell, other) in row.iter_mut().skip(1).zip(to.chars()) {
+            let changed = diagonal.saturating_add(usize::from(letter != other));
+            diagonal = *cell;
+            left = changed.min(left.min(diagonal).saturating_add(1));
+            *cell = left;
+        }
+        if let Some(first) = row.first_mut() {
+            *first = at.saturating_add(1);
+        }
+    }
+    row.last().copied().unwrap_or_default()
 }
 
 fn printable(text: &str) -> String {
@@ -222,25 +285,67 @@ fn printable(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeSet;
     use std::fs;
     use std::path::{Path, PathBuf};
 
     #[test]
     fn what_has_no_effect_is_told_and_what_asks_for_nothing_is_not() {
-        let said = told(&parameters(
-            "quiet ipa-use-mdns=1 ipa-collect-lldp=false ipa-lokup-timeout=3 root=x ipa-debug=1 ferric-verfy=all \
-             ipa-inject-files-priority=10 ipa-guard-special-filesystems=no BOOTIF=a",
-        ));
-        assert_eq!(
-            said,
-            [
-                "kernel parameter ferric-verfy is not known; check its spelling",
-                "kernel parameter ipa-lokup-timeout is not known; check its spelling",
-                "kernel parameter ipa-use-mdns does nothing here: multicast DNS is not asked, as anybody may answer; \
-                 name the controller in ipa-api-url",
-            ]
-        );
+        for (words, said) in [
+            (
+                "quiet root=x BOOTIF=a ipa-debug=1 ipa-collect-lldp=false ipa-guard-special-filesystems=no",
+                None,
+            ),
+            ("ipa-inspection-benchmarks= ipa-use-mdns=False ipa-agent-token-required=True", None),
+            (
+                "ipa-use-mdns=1",
+                Some(
+                    "ipa-use-mdns does nothing here: multicast DNS is not asked, as anybody may answer; name the controller in \
+                     ipa-api-url",
+                ),
+            ),
+            (
+                "ipa-agent-token-required=0",
+                Some("ipa-agent-token-required does nothing here: a token is always required"),
+            ),
+            (
+                "rootpwd=secret",
+                Some(
+                    "rootpwd does nothing here: of the Python agent's ramdisk; nobody gets in by a password here, see \
+                     ferric-ssh-key",
+                ),
+            ),
+            ("ipa-lokup-timeout=3", Some("ipa-lokup-timeout is not known; is ipa-lookup-timeout meant?")),
+            ("ipa_api_url=http://a", Some("ipa_api_url is not known; is ipa-api-url meant?")),
+            ("IPA-DEBUG=1", Some("IPA-DEBUG is not known; is ipa-debug meant?")),
+            ("ferric-verfy=all", Some("ferric-verfy is not known; is ferric-verify meant?")),
+            ("ipa-colour=red", Some("ipa-colour is not known; check its spelling")),
+            (
+                "ipa-debug",
+                Some("ipa-debug is without a value and not heeded; write ipa-debug=1 or what it is to be"),
+            ),
+            ("ipa-debug ipa-debug=1", None),
+        ] {
+            let said: Vec<String> = said.iter().map(|said| format!("kernel parameter {said}")).collect();
+            assert_eq!(told(words), said, "{words}");
+        }
+    }
+
+    /// The parameters that any ironic-python-agent from 1.0.0 to 13.0.0 read, as its sources name them.
+    #[test]
+    fn every_parameter_of_the_python_agent_is_in_the_table() {
+        for name in "advertise-host advertise-port advertise-protocol agent-token agent-token-required api-url collect-lldp debug \
+                     disk-wait-attempts disk-wait-delay driver-name enable-discard-erase enable-vlan-interfaces \
+                     global-request-id guard-special-filesystems hardware-initialization-delay http-request-timeout \
+                     ignore-bootloader-failure image-download-connection-retries image-download-connection-retry-interval \
+                     image-download-connection-timeout image-download-max-duration inject-files-priority insecure \
+                     inspection-benchmarks inspection-callback-url inspection-collectors inspection-dhcp-all-interfaces \
+                     inspection-dhcp-wait-timeout ip-lookup-attempts ip-lookup-timeout ironic-api-version listen-host \
+                     listen-port lldp-timeout lookup-interval lookup-timeout network-interface ntp-server standalone \
+                     tls-certificate-curve tls-cipher-suites tls-min-version use-mdns"
+            .split_whitespace()
+        {
+            assert!(PARAMETERS.iter().any(|p| p.name == format!("ipa-{name}")), "ipa-{name}");
+        }
     }
 
     #[test]

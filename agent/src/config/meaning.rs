@@ -2,7 +2,7 @@
 
 use super::ini::Written;
 use super::reader::Reader;
-use super::{Config, ConfigError, Curve, TlsMinimum, Trust, inspection};
+use super::{Config, ConfigError, Curve, TlsMinimum, TlsRules, Trust, inspection, suites};
 use crate::image::Patience;
 use ferric_common::ids::AgentToken;
 use ferric_common::limits;
@@ -41,7 +41,10 @@ pub(super) fn meant(written: &Written, read: &Reader<'_>) -> Result<Config, Conf
         request_timeout: read.seconds("http_request_timeout", 30)?.max(Duration::from_secs(1)),
         trust: trust(read)?,
         client_identity: read.pair("certfile", "keyfile")?,
-        tls_minimum: read.read("tls_min_version", "1.2 or 1.3", tls_minimum)?.unwrap_or(TlsMinimum::V12),
+        tls: TlsRules {
+            minimum: read.read("tls_min_version", "1.2 or 1.3", tls_minimum)?.unwrap_or(TlsMinimum::V12),
+            suites: suites::read(read, &mut told)?,
+        },
         curve: read.read("tls_certificate_curve", "p256, p384 or p521", curve)?.unwrap_or(Curve::P384),
         auto_tls: read.flag("enable_auto_tls", true)?,
         listen_identity,
@@ -179,7 +182,7 @@ fn curve(text: &str) -> Option<Curve> {
 }
 
 /// `1.2` or `1.3`, as the kernel parameter and the lookup answer write it.
-pub fn tls_minimum(text: &str) -> Option<TlsMinimum> {
+pub(super) fn tls_minimum(text: &str) -> Option<TlsMinimum> {
     match text {
         "1.2" => Some(TlsMinimum::V12),
         "1.3" => Some(TlsMinimum::V13),

@@ -10,16 +10,17 @@ mod inspection;
 pub mod kernel;
 mod meaning;
 mod reader;
+mod suites;
+mod unheeded;
 
 pub use inspection::Inspection;
-pub use meaning::tls_minimum;
+pub use suites::Suite;
 
 use crate::image::{Patience, Verify};
 use ferric_common::ids::AgentToken;
 use ferric_common::wire::version::ApiVersion;
 use ini::Written;
 use reader::Reader;
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -65,6 +66,31 @@ pub enum TlsMinimum {
     V13,
 }
 
+/// What is spoken by TLS, in both directions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsRules {
+    pub minimum: TlsMinimum,
+    /// Suites of TLS 1.2 in the order preferred; none: all that there are. Those of TLS 1.3 are not chosen among.
+    pub suites: Option<Vec<Suite>>,
+}
+
+impl TlsRules {
+    /// These rules, as far as the lookup answer has no word of its own that means something here.
+    pub fn overruled(&self, minimum: Option<&str>, suites: Option<&str>) -> TlsRules {
+        let suites = suites.map(|text| suites::named(text).0).filter(|suites| !suites.is_empty());
+        TlsRules {
+            minimum: minimum.and_then(meaning::tls_minimum).unwrap_or(self.minimum),
+            suites: suites.or_else(|| self.suites.clone()),
+        }
+    }
+}
+
+impl From<TlsMinimum> for TlsRules {
+    fn from(minimum: TlsMinimum) -> TlsRules {
+        TlsRules { minimum, suites: None }
+    }
+}
+
 /// Curve of the key that the agent makes for its own certificate. P-521 cannot be made by our library and counts as P-384.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Curve {
@@ -102,7 +128,7 @@ pub struct Config {
     pub trust: Trust,
     /// Certificate chain and key that we show to servers, both PEM.
     pub client_identity: Option<(PathBuf, PathBuf)>,
-    pub tls_minimum: TlsMinimum,
+    pub tls: TlsRules,
     pub curve: Curve,
     pub auto_tls: bool,
     /// The operator's own certificate and key for the command API.
@@ -167,15 +193,9 @@ pub fn parse(
     }
     let read = Reader::new(&written);
     let mut config = meaning::meant(&written, &read)?;
-    config.told.extend(kernel::told(&kernel));
-    config.told.extend(unheeded(&written, &read.asked()));
+    config.told.extend(kernel::told(cmdline));
+    config.told.extend(unheeded::told(&written, &read.asked()));
     Ok(config)
-}
-
-/// A line for each option that nobody asked for: it was misspelt, or this agent does not have it.
-fn unheeded(written: &Written, asked: &BTreeSet<&'static str>) -> Vec<String> {
-    let unknown = written.keys().filter(|name| !asked.contains(name.as_str()));
-    unknown.map(|name| format!("option {name} does nothing here: this agent does not have it")).collect()
 }
 
 #[cfg(test)]
@@ -195,7 +215,7 @@ mod tests {
         assert_eq!(config.lookup_interval, Duration::from_secs(1));
         assert_eq!(config.request_timeout, Duration::from_secs(30));
         assert_eq!((config.trust, config.curve), (Trust::SystemRoots, Curve::P384));
-        assert_eq!(config.tls_minimum, TlsMinimum::V12);
+        assert_eq!(config.tls, TlsMinimum::V12.into());
         assert!(config.auto_tls && !config.md5_enabled && config.token.is_none());
     }
 
@@ -260,14 +280,15 @@ mod tests {
 
     #[test]
     fn an_option_that_nobody_reads_is_told() {
-        let file = "config_drive_rebuild = true\ntls_cert_file=/c\ntls_key_file=/k\n[mdns]\nuse_mdns=1\n";
+        let file = "introspection_daemon = true\ntls_cert_file=/c\ntls_key_file=/k\n[mdns]\nuse_mdns=1\n";
         assert_eq!(
             with("ipa-api-url=http://a ipa-lldp-timeout=3 ipa-agent-token=short", file).unwrap().told,
             [
                 "tls_cert_file and tls_key_file are not used without listen_tls = true",
                 "the agent token that was given is shorter than 32 characters and is not used",
-                "option config_drive_rebuild does nothing here: this agent does not have it",
-                "option mdns.use_mdns does nothing here: this agent does not have it",
+                "option introspection_daemon does nothing here: the agent inspects once, at its start",
+                "option mdns.use_mdns does nothing here: multicast DNS is not asked, as anybody may answer; name the \
+                 controller in api_url",
             ]
         );
         let file = "listen_tls = on\n[ssl]\ncert_file=/c\nkey_file=/k\n";

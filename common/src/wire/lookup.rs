@@ -49,6 +49,8 @@ pub struct LookupConfig {
     pub agent_skip_bmc_detect: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls_min_version: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_cipher_suites: Option<String>,
     /// Keys that Ferric does not act on, kept for the wire (`metrics`, `agent_containers`, …).
     #[serde(flatten)]
     pub other: Map<String, Value>,
