@@ -66,6 +66,7 @@ impl ImageWriter for Pipeline {
                 require_partition_table: true,
             },
             config_drive,
+            rebuild_drive: context.rules.rebuild_drive,
             verify: context.rules.verify,
         };
         let (tls, patience) = (Arc::clone(&context.tls), &context.rules.patience);

@@ -12,6 +12,8 @@ pub struct Rules {
     pub image_user: Option<String>,
     pub image_password: Option<String>,
     pub ignore_bootloader_failure: bool,
+    /// A config drive is made anew as FAT even where it could stay as it came.
+    pub rebuild_drive: bool,
     pub verify: Verify,
     /// How an image is asked for.
     pub patience: Patience,

@@ -133,6 +133,11 @@ pub const PARAMETERS: &[Parameter] = &[
         "ignore_bootloader_failure",
         "an image without a boot entry is no failure",
     ),
+    option(
+        "ferric-config-drive-rebuild",
+        "config_drive_rebuild",
+        "every config drive is made anew as FAT, not only one that Linux would not mount from the disk; off",
+    ),
     option("ferric-verify", "verify", "sample or all: how much of an image is read back from the disk"),
     read("ferric-ssh-key", "developer SSH for these keys, TYPE:BASE64 with commas; off without it"),
     option(

@@ -65,6 +65,7 @@ pub(super) fn meant(written: &Written, read: &Reader<'_>) -> Result<Config, Conf
                 text.parse().ok().filter(|priority| *priority <= 99)
             })?
             .unwrap_or(0),
+        config_drive_rebuild: read.flag("config_drive_rebuild", false)?,
         guard_special_filesystems: read.flag("guard_special_filesystems", true)?,
         enable_discard_erase: read.flag("enable_discard_erase", false)?,
         verify: read.read("verify", "sample or all", |text| text.parse().ok())?.unwrap_or_default(),

@@ -145,6 +145,7 @@ pub struct Config {
     pub image_user: Option<String>,
     pub image_password: Option<String>,
     pub ignore_bootloader_failure: bool,
+    pub config_drive_rebuild: bool,
     pub guard_special_filesystems: bool,
     pub enable_discard_erase: bool,
     pub inject_files_priority: u32,

@@ -3,10 +3,11 @@
 use super::ImageFormat;
 use crate::disk::layout::LayoutError;
 use ferric_common::formats::fat::FatError;
-use ferric_common::formats::iso9660::read::ReadError;
 use ferric_common::formats::qcow2::Qcow2Error;
+use ferric_common::formats::{fat, iso9660};
 use ferric_common::ids::Digest;
 use ferric_common::units::{ByteCount, DiskOffset, SectorSize};
+use std::fmt;
 use std::io;
 use std::time::Duration;
 
@@ -71,9 +72,9 @@ pub enum ImageError {
     },
     #[error("the partition table")]
     Layout(#[from] LayoutError),
-    #[error("the config drive cannot be mounted from a disk with sectors of {} bytes, and no other could be made", sector.0)]
+    #[error("{why}, and no other could be made")]
     Drive {
-        sector: SectorSize,
+        why: Rebuild,
         #[source]
         source: DriveError,
     },
@@ -111,9 +112,34 @@ pub enum ImageError {
 #[derive(Debug, thiserror::Error)]
 pub enum DriveError {
     #[error("reading it as ISO 9660")]
-    Read(#[from] ReadError),
+    Iso(#[from] iso9660::read::ReadError),
+    #[error("reading it as FAT")]
+    Fat(#[from] fat::read::ReadError),
+    #[error("it is neither ISO 9660 nor FAT")]
+    Unknown,
     #[error("writing it as FAT")]
     Build(#[from] FatError),
+}
+
+/// Why a config drive does not stay as it came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rebuild {
+    /// Linux would not mount it from a disk with such sectors.
+    Unmountable(SectorSize),
+    Wanted,
+}
+
+impl fmt::Display for Rebuild {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Rebuild::Unmountable(sector) => {
+                write!(f, "the config drive cannot be mounted from a disk with sectors of {} bytes", sector.0)
+            }
+            Rebuild::Wanted => {
+                f.write_str("the config drive is to be made anew (option config_drive_rebuild)")
+            }
+        }
+    }
 }
 
 /// The class under which a conductor knows an error (ironic-python-agent's names).

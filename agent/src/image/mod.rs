@@ -92,6 +92,8 @@ pub struct WriteRequest {
     pub image: ImageRequest,
     /// The decoded config drive (ISO 9660 or FAT).
     pub config_drive: Option<Vec<u8>>,
+    /// It is made anew as FAT even where it could stay as it came.
+    pub rebuild_drive: bool,
     pub verify: Verify,
 }
 

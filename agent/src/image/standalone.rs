@@ -147,7 +147,7 @@ fn request(args: &WriteArgs) -> Result<WriteRequest, String> {
         proxies: Proxies::default(),
         require_partition_table: !args.no_table,
     };
-    Ok(WriteRequest { image, config_drive, verify: args.verify })
+    Ok(WriteRequest { image, config_drive, rebuild_drive: false, verify: args.verify })
 }
 
 fn trust(args: &WriteArgs) -> Result<Arc<rustls::ClientConfig>, String> {

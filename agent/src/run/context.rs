@@ -48,6 +48,7 @@ pub(super) fn context(
         discard_erase: config.enable_discard_erase,
         clock_required: config.clock_required,
         inject_priority: config.inject_files_priority,
+        rebuild_drive: config.config_drive_rebuild,
         verify: config.verify,
         patience: config.patience.clone(),
         disk_wait: disks::patience(&config),

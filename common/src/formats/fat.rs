@@ -1,15 +1,17 @@
-//! Writes FAT file systems: the files of a config drive, for disks whose sectors are larger than those of ISO 9660.
+//! Writes FAT file systems, and [`read`]s them: the files of a config drive, for disks whose sectors are larger than those of ISO 9660.
 //!
 //! FAT12 or FAT16 as the number of clusters says, long names beside short ones, everything in one piece, no room left.
 //! Deterministic: the same files give the same bytes. Specification: Microsoft FAT, revision 1.03 (section 6: long names).
 
 use super::gpt::put;
-use super::iso9660::read::Entry;
+use super::tree::Entry;
 use crate::units::{ByteCount, SectorSize};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec;
 use alloc::vec::Vec;
+
+pub mod read;
 
 const CLUSTER: usize = 4096;
 const RECORD: usize = 32;
@@ -62,7 +64,7 @@ pub fn build(
     }
     for (index, entry) in entries.iter().enumerate() {
         let at = plan.place(index);
-        match entry.bytes {
+        match entry.bytes.as_deref() {
             Some(bytes) => put(&mut image, at, bytes),
             None => put(&mut image, at, &plan.directory(entries, index, &volume_label)),
         }
@@ -108,11 +110,13 @@ impl Plan {
         let mut chains = vec![(0, 0)];
         let mut next = 2_usize;
         for (entry, records) in entries.iter().zip(&lengths).skip(1) {
-            let length = entry.bytes.map_or(records.saturating_mul(RECORD), <[u8]>::len);
+            let length = entry.bytes.as_deref().map_or(records.saturating_mul(RECORD), <[u8]>::len);
             let count = length.div_ceil(CLUSTER);
             chains.push(if count == 0 { (0, 0) } else { (next, count) });
             next = next.saturating_add(count);
         }
+        // A file system without any is none to fsck.vfat, even where it holds nothing.
+        let next = next.max(3);
         let clusters = next.saturating_sub(2);
         if clusters >= FAT32 {
             let bytes = u64::try_from(clusters.saturating_mul(CLUSTER)).unwrap_or(u64::MAX);
@@ -209,7 +213,7 @@ impl Plan {
             let short = short_name(&entry.name, number);
             out.extend(long_name(&entry.name, &short));
             let attribute = if entry.bytes.is_some() { 0x20 } else { 0x10 };
-            let length = entry.bytes.map_or(0, <[u8]>::len);
+            let length = entry.bytes.as_deref().map_or(0, <[u8]>::len);
             out.extend(record(&short, attribute, &entry.modified, self.chain(index).0, length));
         }
         out
@@ -248,7 +252,7 @@ fn short_name(name: &str, number: usize) -> [u8; 11] {
 
 /// The records of a long name, its last piece first.
 fn long_name(name: &str, short: &[u8; 11]) -> Vec<u8> {
-    let sum = short.iter().fold(0_u8, |sum, byte| sum.rotate_right(1).wrapping_add(*byte));
+    let sum = checksum(short);
     let mut units: Vec<u16> = name.encode_utf16().collect();
     if !units.len().is_multiple_of(PIECE) {
         units.push(0);
@@ -267,6 +271,11 @@ fn long_name(name: &str, short: &[u8; 11]) -> Vec<u8> {
         records.extend(record);
     }
     records
+}
+
+/// What binds a long name to its short one (section 6.2).
+fn checksum(short: &[u8; 11]) -> u8 {
+    short.iter().fold(0_u8, |sum, byte| sum.rotate_right(1).wrapping_add(*byte))
 }
 
 fn record(

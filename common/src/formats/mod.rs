@@ -13,5 +13,6 @@ pub mod ntp;
 pub mod qcow2;
 pub mod signatures;
 pub mod tftp;
+pub mod tree;
 pub mod volume;
 pub mod zstd;

@@ -1,5 +1,5 @@
 //! A disk with sectors of 4096 bytes: images made for it, with a config drive in a partition made for it or in the image's own. The drive
-//! comes as ISO 9660, which cannot be mounted from such a disk, and stands there as FAT.
+//! comes as ISO 9660 or as FAT of small sectors, neither of which can be mounted from such a disk, and stands there as FAT of large ones.
 
 use anyhow::{Context, Result, ensure};
 use base64::Engine as _;
@@ -25,11 +25,11 @@ const OWN: (u64, u64) = (32, 8);
 
 /// Writes two images, the second over the first, and reads the disk's file after each.
 pub fn deploy(agent: &Agent, images: &Httpd, folder: &Path, disk: &Path) -> Result<()> {
-    let drive = config_drive(folder)?;
-    for (name, own, format) in [("made", false, "raw"), ("own", true, "qcow2")] {
-        let raw = image(folder, name, own.then_some(&drive))?;
+    let (iso, fat) = (config_drive(folder)?, fat_of_small_sectors(folder)?);
+    for (name, own, format, drive) in [("made", false, "raw", &iso), ("own", true, "qcow2", &fat)] {
+        let raw = image(folder, name, own.then_some(&iso))?;
         let file = packed(&raw, format)?;
-        write(agent, images, &file, format, &drive).with_context(|| format!("image '{name}'"))?;
+        write(agent, images, &file, format, drive).with_context(|| format!("image '{name}'"))?;
         let place = match own {
             true => OWN.0 * MIB,
             // The last whole MiBs before the backup table.
@@ -177,4 +177,13 @@ fn config_drive(folder: &Path) -> Result<Vec<u8>> {
         ["-quiet", "-ldots", "-allow-lowercase", "-allow-multidot", "-l", "-J", "-r", "-V", "config-2", "-o"];
     call("genisoimage", &[&words[..], &[&to, &from]].concat())?;
     Ok(fs::read(iso)?)
+}
+
+/// The same files in a file system of mkfs.vfat, which takes sectors of 512 bytes for a file.
+fn fat_of_small_sectors(folder: &Path) -> Result<Vec<u8>> {
+    let image = folder.join("small.fat");
+    let (from, to) = (folder.join("drive/openstack").display().to_string(), image.display().to_string());
+    call("mkfs.vfat", &["-C", "-n", "CONFIG-2", &to, "1024"])?;
+    call("mcopy", &["-s", "-i", &to, &from, "::/"])?;
+    Ok(fs::read(image)?)
 }

@@ -96,6 +96,7 @@ fn ask(url: &str, format: ImageFormat, file: &[u8]) -> WriteRequest {
             require_partition_table: false,
         },
         config_drive: None,
+        rebuild_drive: false,
         verify: Verify::Sample,
     }
 }

@@ -10,10 +10,10 @@ use std::process::Command;
 const MOST: ByteCount = ByteCount(64 * MIB);
 
 /// A folder of this test's own that is gone at its end.
-struct Folder(PathBuf);
+pub(super) struct Folder(pub(super) PathBuf);
 
 impl Folder {
-    fn new(name: &str) -> Folder {
+    pub(super) fn new(name: &str) -> Folder {
         let path = std::env::temp_dir().join(format!("ferric-fat-{}-{name}", std::process::id()));
         std::fs::create_dir_all(&path).unwrap();
         Folder(path)
@@ -26,7 +26,7 @@ impl Drop for Folder {
     }
 }
 
-fn tool(program: &str, args: &[&str]) -> Vec<u8> {
+pub(super) fn tool(program: &str, args: &[&str]) -> Vec<u8> {
     let path = format!("/usr/sbin:/sbin:{}", std::env::var("PATH").unwrap_or_default());
     let out = Command::new(program).args(args).env("PATH", path).env("TZ", "UTC").output();
     let out =
@@ -37,7 +37,7 @@ fn tool(program: &str, args: &[&str]) -> Vec<u8> {
 }
 
 /// What a config drive has, with names that want long records and a file of many clusters.
-fn files() -> Vec<(&'static str, Vec<u8>)> {
+pub(super) fn files() -> Vec<(&'static str, Vec<u8>)> {
     let long: Vec<u8> = (0..9000_u32).flat_map(|n| n.to_le_bytes()).collect();
     vec![
         ("ec2/2009-04-04/meta-data.json", b"{}".to_vec()),
@@ -63,7 +63,7 @@ fn genisoimage(folder: &Path, options: &[&str]) -> Vec<u8> {
 }
 
 /// Paths and contents, in order.
-fn listed(entries: &[Entry<'_>]) -> Vec<(String, Vec<u8>)> {
+pub(super) fn listed(entries: &[Entry<'_>]) -> Vec<(String, Vec<u8>)> {
     let path = |entry: &Entry<'_>| {
         let mut path = entry.name.clone();
         let mut above = entry.parent;
@@ -73,18 +73,18 @@ fn listed(entries: &[Entry<'_>]) -> Vec<(String, Vec<u8>)> {
         }
         path
     };
-    let files = entries.iter().filter_map(|entry| Some((path(entry), entry.bytes?.to_vec())));
+    let files = entries.iter().filter_map(|entry| Some((path(entry), entry.bytes.as_deref()?.to_vec())));
     let mut files: Vec<_> = files.collect();
     files.sort();
     files
 }
 
-fn wanted() -> Vec<(String, Vec<u8>)> {
+pub(super) fn wanted() -> Vec<(String, Vec<u8>)> {
     files().into_iter().map(|(path, bytes)| (path.to_owned(), bytes)).collect()
 }
 
 /// What the tools find on it: paths and contents, after a check.
-fn found(folder: &Path, image: &[u8]) -> Vec<(String, Vec<u8>)> {
+pub(super) fn found(folder: &Path, image: &[u8]) -> Vec<(String, Vec<u8>)> {
     let path = folder.join("fat");
     std::fs::write(&path, image).unwrap();
     let path = path.to_str().unwrap();
@@ -170,7 +170,8 @@ fn many_files_fill_directories_of_several_clusters() {
 
 #[test]
 fn what_fat_cannot_hold_is_refused() {
-    let entry = |name: &str, parent| Entry { name: name.into(), parent, bytes: Some(b""), modified: [0; 6] };
+    let entry =
+        |name: &str, parent| Entry { name: name.into(), parent, bytes: Some(b"".into()), modified: [0; 6] };
     let root = || Entry { bytes: None, ..entry("", 0) };
     let refused = |names: &[&str]| {
         let entries: Vec<_> = [root()].into_iter().chain(names.iter().map(|name| entry(name, 0))).collect();
@@ -192,8 +193,8 @@ fn what_fat_cannot_hold_is_refused() {
     let bytes = vec![0; CLUSTER * (FAT32 - 1)];
     let many = [
         root(),
-        Entry { bytes: Some(&bytes), ..entry("a", 0) },
-        Entry { bytes: Some(b"x"), ..entry("b", 0) },
+        Entry { bytes: Some(bytes.as_slice().into()), ..entry("a", 0) },
+        Entry { bytes: Some(b"x".into()), ..entry("b", 0) },
     ];
     assert!(build("L", 0, SectorSize(512), &many).unwrap_err().to_string().contains("more than it can hold"));
     let names: Vec<String> = (0..4000).map(|n| format!("{n:0>250}")).collect();

@@ -4,7 +4,9 @@
 //! bounded, so that extents that overlap or lead in a circle end in a refusal. Specifications as beside it.
 
 use crate::formats::gpt::le32;
+use crate::formats::tree::Entry;
 use crate::units::ByteCount;
+use alloc::borrow::Cow;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -38,25 +40,13 @@ pub enum ReadError {
     TooLarge(ByteCount),
 }
 
-/// A file (`bytes` is set) or a directory. The first of a list is the root, which has no name; a parent stands before its
-/// children.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry<'a> {
-    pub name: String,
-    /// Place of its directory in the list.
-    pub parent: usize,
-    pub bytes: Option<&'a [u8]>,
-    /// Year, month, day, hour, minute, second as recorded, wherever that was.
-    pub modified: [u16; 6],
-}
-
 /// Everything in the image, of files at most `most` in sum.
 ///
 /// # Errors
 /// [`ReadError`].
 pub fn read(image: &[u8], most: ByteCount) -> Result<Vec<Entry<'_>>, ReadError> {
     let mut reader = Reader::new(image)?;
-    let mut entries = alloc::vec![Entry { name: String::new(), parent: 0, bytes: None, modified: [0; 6] }];
+    let mut entries = alloc::vec![Entry::root()];
     let mut waiting = alloc::vec![(0, 0, reader.root)];
     let mut sum = 0_usize;
     while let Some((parent, depth, extent)) = waiting.pop() {
@@ -78,6 +68,7 @@ pub fn read(image: &[u8], most: ByteCount) -> Result<Vec<Entry<'_>>, ReadError> 
             if u64::try_from(sum).unwrap_or(u64::MAX) > most.0 {
                 return Err(ReadError::TooLarge(most));
             }
+            let bytes = bytes.map(Cow::Borrowed);
             entries.push(Entry { name: found.name, parent, bytes, modified: found.modified });
         }
     }
