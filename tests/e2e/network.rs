@@ -5,6 +5,7 @@ use anyhow::{Context, Result, ensure};
 use ferric_initramfs::Profile;
 use ferric_tests::artifacts::{Artifacts, run_folder};
 use ferric_tests::dnsmasq::Dnsmasq;
+use ferric_tests::lldpd::Lldpd;
 use ferric_tests::lookup::{self, Lookup};
 use ferric_tests::machine::{Bus, DirectBoot, Disk, Firmware, Machine, Spec};
 use ferric_tests::process::call;
@@ -53,7 +54,7 @@ fn a_network_of_ipv6_alone_and_a_link_that_comes_late() -> Result<()> {
 }
 
 #[test]
-fn a_dhcp_server_that_comes_late_and_a_tagged_interface() -> Result<()> {
+fn a_dhcp_server_that_comes_late_and_tagged_interfaces() -> Result<()> {
     let key = ssh::Key::generate(&run_folder("late-dhcp-key")?)?;
     let shell = format!("ferric-ssh-key={}", key.public_text()?.replace(' ', ":"));
     let parameters = format!(
@@ -61,8 +62,10 @@ fn a_dhcp_server_that_comes_late_and_a_tagged_interface() -> Result<()> {
         netns::CONTROLLER
     );
     let scene = Scene::open("late-dhcp", &parameters, None)?;
+    let switch = Lldpd::start("tap0", &scene.folder)?;
+    switch.name_vlan("tap0", 200, "storage")?;
     scene.machine.power_on()?;
-    scene.machine.wait_for_console("ipa-enable-vlan-interfaces: 'all' is skipped", 0, BOOT)?;
+    scene.machine.wait_for_console("eth0: the switch names tags by LLDP: 200", 0, BOOT)?;
     // Both complain at pauses drawn by lot, and the untagged one again, as it goes on asking.
     scene.machine.wait_for_console("eth0.100: no answer from a dhcp server for ", 0, BOOT)?;
     let silence = "eth0: no answer from a dhcp server for ";
@@ -90,7 +93,9 @@ fn a_dhcp_server_that_comes_late_and_a_tagged_interface() -> Result<()> {
         "option 121 was not followed: {seen}"
     );
     let tagged: Vec<String> = seen.lines().map(|line| line.split_whitespace().collect()).collect();
-    ensure!(tagged.iter().any(|line| line == "eth0.100|100|eth0"), "there is no tagged interface: {seen}");
+    for line in ["eth0.100|100|eth0", "eth0.200|200|eth0"] {
+        ensure!(tagged.iter().any(|tagged| tagged == line), "there is no {line}: {seen}");
+    }
     Ok(())
 }
 

@@ -51,6 +51,19 @@ impl Lldpd {
         Ok(daemon)
     }
 
+    /// Has it name a VLAN of the port, as a switch does: by an entry of IEEE 802.1 of subtype 3. It does so by itself for tagged
+    /// interfaces of this host, which not every kernel can make.
+    pub fn name_vlan(&self, interface: &str, id: u16, name: &str) -> Result<()> {
+        let [high, low] = id.to_be_bytes();
+        let length = u8::try_from(name.len())?;
+        let bytes = [high, low, length].into_iter().chain(name.bytes());
+        let bytes: Vec<String> = bytes.map(|byte| format!("{byte:02x}")).collect();
+        let words =
+            ["configure", "ports", interface, "lldp", "custom-tlv", "oui", "00,80,c2", "subtype", "3"];
+        self.tell(&[&words[..], &["oui-info", &bytes.join(",")]].concat())?;
+        Ok(())
+    }
+
     /// The chassis as the daemon itself shows it.
     pub fn chassis(&self) -> Result<Value> {
         let shown: Value = serde_json::from_str(&self.tell(&["-f", "json", "show", "chassis"])?)?;

@@ -88,7 +88,7 @@ pub const PARAMETERS: &[Parameter] = &[
     read("BOOTIF", "MAC of the interface the machine was booted from: its default route is preferred"),
     read(
         "ipa-enable-vlan-interfaces",
-        "tagged interfaces to make: IFACE.ID or MAC.ID, with commas; names alone (from LLDP) are told and skipped",
+        "tagged interfaces to make, with commas: IFACE.ID or MAC.ID; IFACE, MAC or all alone: those that a switch names by LLDP",
     ),
     read(
         "boot_method",

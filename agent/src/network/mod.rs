@@ -15,6 +15,7 @@ pub mod network_data;
 pub mod plan;
 pub mod settings;
 pub mod six;
+mod told;
 
 use crate::platform::linux::netlink::{GROUP_LINK, Link, Netlink};
 use crate::platform::linux::{self, clock};
@@ -29,9 +30,12 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
+use told::Told;
 
 /// Longest wait for new interfaces before the list is read again, should the kernel's word be lost.
 const LINKS_WATCH: Duration = Duration::from_secs(5);
+/// The same while switches may still name tags.
+const TAGS_WATCH: Duration = Duration::from_secs(1);
 /// Route metrics: the boot NIC, and the base of all others.
 const BOOT_METRIC: u32 = 100;
 const OTHER_METRIC: u32 = 1000;
@@ -55,7 +59,8 @@ pub fn run() -> ExitCode {
 
 fn serve() -> io::Result<std::convert::Infallible> {
     let command_line = media::take(&fs::read_to_string("/proc/cmdline").unwrap_or_default());
-    let plan = planned(&command_line);
+    let mut plan = planned(&command_line);
+    let (mut told, patience) = (Told::default(), settings::lldp_patience(&command_line));
     let mut room = Room {
         boot_mac: settings::boot_interface(&command_line),
         kernel: Netlink::open(0)?,
@@ -70,19 +75,28 @@ fn serve() -> io::Result<std::convert::Infallible> {
         let mut links: Vec<Link> = room.kernel.links()?;
         links.sort_by_key(|link| (!room.is_boot(link), link.index));
         room.served.retain(|_, thread| !thread.is_finished());
+        let listeners = plan::listeners(&links, &plan, is_nic);
+        told.listen(&listeners, patience);
+        for (name, tags) in told.news() {
+            plan.hear(&name, &tags).iter().for_each(|text| logging::say(text));
+        }
         let steps = plan::next(&links, &plan, is_nic);
         let made = steps.iter().any(|step| !matches!(step, Step::Serve { .. }));
         for step in steps {
             room.take(step, &links);
         }
         // What was made is in the next list.
-        news.wait(if made { Duration::from_millis(200) } else { LINKS_WATCH })?;
+        news.wait(match (made, listeners.is_empty()) {
+            (true, _) => Duration::from_millis(200),
+            (false, false) => TAGS_WATCH,
+            (false, true) => LINKS_WATCH,
+        })?;
     }
 }
 
 /// What the kernel parameters and the boot medium ask for; whatever of it cannot be read is said and left out.
 fn planned(command_line: &str) -> Plan {
-    let (vlans, refused) = plan::vlans(command_line);
+    let (vlans, by_lldp, refused) = plan::vlans(command_line);
     for text in refused {
         logging::say(&format!("network: {text}"));
     }
@@ -96,7 +110,7 @@ fn planned(command_line: &str) -> Plan {
             None
         }
     });
-    Plan { vlans, fixed }
+    Plan { vlans, by_lldp, fixed }
 }
 
 /// All that is served, and what the kernel refused.

@@ -27,8 +27,35 @@ pub enum On {
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
     pub vlans: Vec<Vlan>,
+    /// Where the tags are those that a switch names by LLDP.
+    pub by_lldp: ByLldp,
     /// Set: nothing else gets an address.
     pub fixed: Option<Fixed>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ByLldp {
+    /// Every NIC.
+    pub all: bool,
+    pub on: Vec<On>,
+}
+
+impl Plan {
+    /// Takes the tags that a switch named on an interface; answers, in words, how many are too many.
+    pub fn hear(&mut self, name: &str, tags: &[u16]) -> Option<String> {
+        let mut left_out = 0_usize;
+        for id in tags {
+            let vlan = Vlan { on: On::Name(name.to_owned()), id: *id };
+            match self.vlans.len() < VLANS {
+                _ if self.vlans.contains(&vlan) => {}
+                true => self.vlans.push(vlan),
+                false => left_out = left_out.saturating_add(1),
+            }
+        }
+        (left_out > 0).then(|| {
+            format!("{name}: {left_out} of the tags are left out: {VLANS} tagged interfaces are the most")
+        })
+    }
 }
 
 /// One thing to do.
@@ -49,31 +76,53 @@ pub enum How {
     Off,
 }
 
-/// Reads `ipa-enable-vlan-interfaces`: `eth0.100`, `aa:bb:cc:dd:ee:ff.100`, with commas; the last one counts. Answers what cannot be
-/// done in words: the reference agent finds the tags of `all` and of a bare name in LLDP packets, which is left out here.
-pub fn vlans(command_line: &str) -> (Vec<Vlan>, Vec<String>) {
+/// Reads `ipa-enable-vlan-interfaces`: `eth0.100` and `aa:bb:cc:dd:ee:ff.100` name the tag, `eth0`, `aa:bb:cc:dd:ee:ff` and `all` leave
+/// it to LLDP, with commas; the last one counts. Answers what cannot be done in words.
+pub fn vlans(command_line: &str) -> (Vec<Vlan>, ByLldp, Vec<String>) {
     let given = command_line.split_whitespace().filter_map(|word| word.strip_prefix(PARAMETER)).next_back();
-    let (mut found, mut refused) = (Vec::new(), Vec::new());
+    let (mut found, mut by_lldp, mut refused) = (Vec::new(), ByLldp::default(), Vec::new());
     for part in given.unwrap_or_default().split(',').filter(|part| !part.is_empty()) {
-        let vlan = part.rsplit_once('.').and_then(|(on, id)| {
-            let id = id.parse().ok().filter(|id| (1..=4094).contains(id))?;
-            let on = match on.parse() {
-                Ok(mac) => On::Mac(mac),
-                Err(_) if !on.is_empty() && on.len() <= NAME => On::Name(on.to_owned()),
-                Err(_) => return None,
-            };
-            Some(Vlan { on, id })
-        });
-        match vlan {
-            Some(vlan) if found.len() < VLANS => found.push(vlan),
+        match (part.rsplit_once('.'), on(part)) {
+            (None, _) if part == "all" => by_lldp.all = true,
+            (None, Some(on)) if by_lldp.on.len() < VLANS => by_lldp.on.push(on),
+            (Some((parent, id)), _) if found.len() < VLANS && vlan(parent, id).is_some() => {
+                found.extend(vlan(parent, id));
+            }
             _ => refused.push(format!(
-                "ipa-enable-vlan-interfaces: '{}' is skipped: say INTERFACE.ID or MAC.ID with an ID of 1 to 4094 \
-                 (tags are not looked for in LLDP)",
+                "ipa-enable-vlan-interfaces: '{}' is skipped: say INTERFACE.ID or MAC.ID with an ID of 1 to 4094, or \
+                 INTERFACE, MAC or all for the IDs that a switch names by LLDP",
                 part.chars().filter(|c| !c.is_control()).take(40).collect::<String>()
             )),
         }
     }
-    (found, refused)
+    (found, by_lldp, refused)
+}
+
+fn vlan(parent: &str, id: &str) -> Option<Vlan> {
+    let id = id.parse().ok().filter(|id| (1..=4094).contains(id))?;
+    Some(Vlan { on: on(parent)?, id })
+}
+
+fn on(text: &str) -> Option<On> {
+    match text.parse() {
+        Ok(mac) => Some(On::Mac(mac)),
+        Err(_) if (1..=NAME).contains(&text.len()) => Some(On::Name(text.to_owned())),
+        Err(_) => None,
+    }
+}
+
+/// The NICs on which a switch is to name the tags.
+pub fn listeners<'l>(links: &'l [Link], plan: &Plan, is_nic: impl Fn(&Link) -> bool) -> Vec<&'l Link> {
+    let wants = |link: &&Link| plan.by_lldp.all || plan.by_lldp.on.iter().any(|on| is_on(link, on));
+    let nics = links.iter().filter(|link| plan.fixed.is_none() && is_nic(link));
+    nics.filter(wants).collect()
+}
+
+fn is_on(link: &Link, on: &On) -> bool {
+    match on {
+        On::Name(name) => link.name == *name,
+        On::Mac(mac) => is_of(link, *mac),
+    }
 }
 
 /// What to do now that the kernel lists `links`. Called again whenever the list changed: steps whose parts are not there yet come
@@ -90,12 +139,7 @@ fn dynamic_steps(links: &[Link], vlans: &[Vlan], is_nic: impl Fn(&Link) -> bool)
     let serve = |link: &Link| Step::Serve { index: link.index, how: How::Dynamic };
     let mut steps: Vec<Step> = nics.iter().map(|link| serve(link)).collect();
     for vlan in vlans {
-        let Some(parent) = nics.iter().find(|link| match &vlan.on {
-            On::Name(name) => link.name == *name,
-            On::Mac(mac) => is_of(link, *mac),
-        }) else {
-            continue;
-        };
+        let Some(parent) = nics.iter().find(|link| is_on(link, &vlan.on)) else { continue };
         let name = vlan_name(&parent.name, vlan.id);
         steps.push(match links.iter().find(|link| link.name == name) {
             Some(made) => serve(made),
@@ -220,22 +264,58 @@ mod tests {
 
     #[test]
     fn tagged_interfaces_are_asked_for_by_name_and_by_mac() {
-        let (found, refused) = vlans(
-            "ipa-enable-vlan-interfaces=x.1 a ipa-enable-vlan-interfaces=eth0.100,02:00:00:00:00:02.7,all,eth0.4095,",
+        let (found, by_lldp, refused) = vlans(
+            "ipa-enable-vlan-interfaces=x.1 a ipa-enable-vlan-interfaces=eth0.100,02:00:00:00:00:02.7,eth0.4095,,a-name-that-is-long",
         );
         let mac = MacAddress([2, 0, 0, 0, 0, 2]);
         assert_eq!(found, [Vlan { on: On::Name("eth0".into()), id: 100 }, Vlan { on: On::Mac(mac), id: 7 }]);
         assert_eq!(refused.len(), 2);
         assert!(
-            refused[0].starts_with("ipa-enable-vlan-interfaces: 'all' is skipped: say INTERFACE.ID"),
+            refused[0].starts_with("ipa-enable-vlan-interfaces: 'eth0.4095' is skipped: say INTERFACE.ID"),
             "{refused:?}"
         );
-        assert_eq!(vlans("quiet"), (vec![], vec![]));
+        assert_eq!(by_lldp, ByLldp::default());
+        assert_eq!(vlans("quiet"), (vec![], ByLldp::default(), vec![]));
+    }
+
+    #[test]
+    fn tags_that_a_switch_names_are_made_where_they_were_asked_for() {
+        let (vlans, by_lldp, refused) = vlans("ipa-enable-vlan-interfaces=eth0,eth1.5,02:00:00:00:00:02");
+        assert_eq!(refused, [""; 0]);
+        let mut plan = Plan { vlans, by_lldp, fixed: None };
+        let links = vec![link(2, "eth0", 1), link(3, "eth1", 2), link(4, "eth2", 3), link(1, "lo", 0)];
+        let listened = |plan: &Plan| {
+            let on = listeners(&links, plan, is_nic).into_iter().map(|link| link.name.clone());
+            on.collect::<Vec<_>>()
+        };
+        assert_eq!(listened(&plan), ["eth0", "eth1"]);
+        let all = Plan { by_lldp: ByLldp { all: true, on: vec![] }, ..Plan::default() };
+        assert_eq!(listened(&all), ["eth0", "eth1", "eth2"]);
+        let data = br#"{"links": [{"id": "a", "type": "phy", "ethernet_mac_address": "02:00:00:00:00:01"}],
+            "networks": [{"id": "n", "type": "ipv4", "link": "a", "ip_address": "192.0.2.5/24"}]}"#;
+        let fixed = Plan { fixed: Some(network_data::parse(data).unwrap()), ..all };
+        assert_eq!(listened(&fixed), [""; 0]);
+
+        assert_eq!(plan.hear("eth0", &[100, 7]), None);
+        assert_eq!(plan.hear("eth1", &[5, 5]), None);
+        let made: Vec<Step> = next(&links, &plan, is_nic)
+            .into_iter()
+            .filter(|step| matches!(step, Step::Vlan { .. }))
+            .collect();
+        let vlan = |parent, name: &str, id| Step::Vlan { parent, name: name.into(), id };
+        assert_eq!(made, [vlan(3, "eth1.5", 5), vlan(2, "eth0.100", 100), vlan(2, "eth0.7", 7)]);
+        let many: Vec<u16> = (1..=99).collect();
+        let said = plan.hear("eth2", &many).unwrap();
+        assert_eq!(
+            (plan.vlans.len(), said.as_str()),
+            (VLANS, "eth2: 38 of the tags are left out: 64 tagged interfaces are the most")
+        );
     }
 
     #[test]
     fn a_tagged_interface_is_made_once_its_parent_is_there_and_then_served() {
-        let plan = Plan { vlans: vec![Vlan { on: On::Name("eth0".into()), id: 100 }], fixed: None };
+        let vlans = vec![Vlan { on: On::Name("eth0".into()), id: 100 }];
+        let plan = Plan { vlans, ..Plan::default() };
         assert!(next(&[], &plan, is_nic).is_empty());
         let mut links = vec![link(2, "eth0", 1), link(1, "lo", 0)];
         let parent = Step::Serve { index: 2, how: How::Dynamic };
@@ -253,7 +333,7 @@ mod tests {
             {"id": "bond0", "type": "bond", "bond_links": ["a", "b"], "bond_mode": "802.3ad"},
             {"id": "v", "type": "vlan", "vlan_link": "bond0", "vlan_id": 9}],
             "networks": [{"id": "n", "type": "ipv4", "link": "v", "ip_address": "192.0.2.5/24"}]}"#;
-        let plan = Plan { vlans: vec![], fixed: Some(network_data::parse(data).unwrap()) };
+        let plan = Plan { fixed: Some(network_data::parse(data).unwrap()), ..Plan::default() };
         let mut links = vec![link(2, "eth0", 1), link(3, "eth1", 2), link(4, "eth2", 3)];
         let off = Step::Serve { index: 4, how: How::Off };
         let bond = Bond { mode: 4, miimon: 100, hash: 0 };

@@ -7,6 +7,7 @@ use ferric_common::ids::MacAddress;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The C library's resolver looks at no more.
 const NAME_SERVERS: usize = 3;
@@ -138,9 +139,29 @@ pub fn boot_interface(command_line: &str) -> Option<MacAddress> {
     command_line.split_whitespace().filter_map(|word| word.strip_prefix("BOOTIF=")).next_back()?.parse().ok()
 }
 
+/// How long a switch may take to speak by LLDP before its silence is told: `ipa-lldp-timeout`, in seconds. What it does not say well is
+/// refused elsewhere; 30 s here.
+pub fn lldp_patience(command_line: &str) -> Duration {
+    let words = command_line.split_whitespace();
+    let given = words.filter_map(|word| word.strip_prefix("ipa-lldp-timeout=")).next_back();
+    let seconds = given.and_then(|text| text.parse::<f64>().ok()).filter(|s| (1.0..=3600.0).contains(s));
+    seconds.map_or(Duration::from_secs(30), Duration::from_secs_f64)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn silence_of_a_switch_is_borne_as_long_as_was_said() {
+        let seconds = |text: &str| lldp_patience(text).as_secs_f64();
+        assert_eq!(seconds("ipa-lldp-timeout=9 a ipa-lldp-timeout=2.5"), 2.5);
+        for odd in
+            ["", "ipa-lldp-timeout=", "ipa-lldp-timeout=-1", "ipa-lldp-timeout=NaN", "ipa-lldp-timeout=1e99"]
+        {
+            assert_eq!(seconds(odd), 30.0, "{odd}");
+        }
+    }
 
     fn nic(name: &str, dns: &[u8], domain: Option<&str>) -> Nic {
         Nic {

@@ -1,6 +1,6 @@
 //! LLDP (IEEE 802.1AB, chapter 8): the information that a switch sends about itself, still packed.
 //!
-//! Only the list is read; what each value means is for those who ask for it raw.
+//! Only the list is read, and the entries that name VLANs; what other values mean is for those who ask for them raw.
 
 use alloc::vec::Vec;
 
@@ -27,6 +27,20 @@ pub fn tlvs(unit: &[u8]) -> Vec<Tlv<'_>> {
             break;
         }
         rest = next;
+    }
+    found
+}
+
+/// The tags of the VLANs that the sender names, each once and in its order: entries of IEEE 802.1 (OUI 00-80-C2) of subtype 3
+/// (IEEE 802.1Q, D.2.3). Tags that no frame can carry are left out.
+pub fn vlans(unit: &[u8]) -> Vec<u16> {
+    let mut found = Vec::new();
+    for tlv in tlvs(unit) {
+        let (127, [0x00, 0x80, 0xc2, 3, high, low, ..]) = (tlv.kind, tlv.value) else { continue };
+        let id = u16::from_be_bytes([*high, *low]);
+        if (1..=4094).contains(&id) && !found.contains(&id) {
+            found.push(id);
+        }
     }
     found
 }
@@ -64,6 +78,25 @@ mod tests {
     }
 
     #[test]
+    fn names_of_vlans_are_told_from_other_entries_of_ieee_802_1() {
+        let entry = |value: &[u8]| [&[0xfe, value.len() as u8], value].concat();
+        let name = |id: u16| {
+            let [high, low] = id.to_be_bytes();
+            entry(&[0x00, 0x80, 0xc2, 3, high, low, 4, b'n', b'a', b'm', b'e'])
+        };
+        // The untagged VLAN of the port, IEEE 802.3, one without a name's length, and one that is cut.
+        let others = [
+            entry(&[0x00, 0x80, 0xc2, 1, 0, 9]),
+            entry(&[0x00, 0x12, 0x0f, 3, 0, 9]),
+            entry(&[0x00, 0x80, 0xc2, 3, 0, 5]),
+            entry(&[0x00, 0x80, 0xc2, 3, 0]),
+        ];
+        let unit = [name(100), others.concat(), name(4094), name(0), name(4095), name(100), name(2)].concat();
+        assert_eq!(vlans(&unit), [100, 5, 4094, 2]);
+        assert!(vlans(&[]).is_empty());
+    }
+
+    #[test]
     fn a_cut_unit_gives_what_came_before() {
         assert_eq!(tlvs(&[0x02, 0x01, 7, 0x04, 0x05, 1]), [Tlv { kind: 1, value: &[7] }]);
         assert_eq!(tlvs(&[0x02]), []);
@@ -74,6 +107,7 @@ mod tests {
         fn no_bytes_make_the_reader_panic(unit in prop::collection::vec(any::<u8>(), 0..600)) {
             let total: usize = tlvs(&unit).iter().map(|tlv| tlv.value.len() + 2).sum();
             prop_assert!(total <= unit.len());
+            prop_assert!(vlans(&unit).iter().all(|id| (1..=4094).contains(id)));
         }
     }
 }
