@@ -11,7 +11,7 @@ use super::parts;
 use super::roofline::{self, Rates};
 use super::server::{self, Afar, Server};
 use super::stage::{Stage, memory_available};
-use super::table::{Row, markdown, ours_of, table};
+use super::table::{Row, goals, markdown, ours_of, table};
 use anyhow::{Context, Result};
 use ferric_tests::artifacts;
 use ferric_tests::httpd::{Fault, Httpd};
@@ -65,7 +65,7 @@ pub fn run(options: &Options) -> Result<()> {
         rows.extend(bench.case(case, image)?);
     }
     machine.extend(bench.notes);
-    let mut text = format!("{}\n\n{}\n", machine.join("\n"), table(&rows));
+    let mut text = format!("{}\n\n{}\n{}\n", machine.join("\n"), table(&rows), goals(&rows));
     text += &format!("{}\n{}\n{}", floors(&rows, &rates)?, parts::table(&rates), reports(&rows));
     print!("{text}");
     if let Some(path) = &options.json {
