@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::Thread;
 use std::time::Duration;
 
 /// Writes an image onto a disk and proves it.
@@ -92,12 +93,25 @@ fn write(args: &WriteArgs) -> Result<super::WriteReport, String> {
     std::thread::scope(|scope| {
         let shown = scope.spawn(|| show(&progress, &done, io::stderr().is_terminal(), &mut io::stderr()));
         scope.spawn(|| obey(&interrupts, &until, &cancel));
-        let result = write_image(&request, &disk, tls, &progress, &cancel);
-        done.store(true, Ordering::SeqCst);
-        shown.thread().unpark();
-        drop(end);
-        result.map_err(|e| e.for_operator())
+        // Also when the write panics: the scope waits for both.
+        let _over = Over { done: &done, shown: shown.thread().clone(), _end: end };
+        write_image(&request, &disk, tls, &progress, &cancel).map_err(|e| e.for_operator())
     })
+}
+
+/// Ends what goes on beside the write.
+struct Over<'a> {
+    done: &'a AtomicBool,
+    shown: Thread,
+    /// Whose other end [`obey`] waits for.
+    _end: io::PipeWriter,
+}
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.done.store(true, Ordering::SeqCst);
+        self.shown.unpark();
+    }
 }
 
 /// The first signal ends the write in order, a second one ends the process.
@@ -107,7 +121,9 @@ fn obey(interrupts: &Interrupts, until: &io::PipeReader, cancel: &CancelFlag) {
             interrupts.die(signal);
         }
         cancel.cancel();
-        say(&format!("{signal}: stopping; a second signal ends at once, and leaves the disk as it is then"));
+        say(&format!(
+            "{signal}: stopping, unless the write is at its end; a second signal ends at once, and leaves the disk as it is then"
+        ));
     }
 }
 

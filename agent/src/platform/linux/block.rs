@@ -48,16 +48,22 @@ pub fn open(path: &Path) -> io::Result<LinuxBlock> {
     if size == 0 {
         return Err(invalid(path, "has size 0"));
     }
+    let mut alignment = 4096;
     if kind.is_file() {
         whole(path, size, FILE_SECTOR)?;
         match direct_unit(&file) {
             Some(0) => file = with(OFlag::O_CLOEXEC)?,
-            Some(unit) => whole(path, size, unit.into())?,
+            Some(unit) => {
+                whole(path, size, unit.into())?;
+                alignment = alignment.max(unit as usize);
+            }
             None => {}
         }
     }
     let sector = if kind.is_block_device() { sector_size(&file)? } else { 512 };
-    let alignment = if kind.is_block_device() { sector as usize } else { 4096 };
+    if kind.is_block_device() {
+        alignment = sector as usize;
+    }
     let discards = kind.is_block_device() && !is_rotational(&file);
     Ok(LinuxBlock { name: path.display().to_string(), file, size, sector, alignment, discards })
 }

@@ -64,15 +64,20 @@ pub fn read(image: &[u8], most: ByteCount) -> Result<Vec<Entry<'_>>, ReadError> 
             let what = || {
                 format!("{} {}", if found.is_directory { "directory" } else { "file" }, shown(&found.name))
             };
+            // As Linux reads it: with 12 and 16 bits the upper half means something else.
+            let first = match reader.geometry.root {
+                Root::Cluster(_) => found.first,
+                Root::Place(..) => found.first & 0xffff,
+            };
             let bytes = if found.is_directory {
-                waiting.push((entries.len(), depth.saturating_add(1), reader.directory(found.first, what)?));
+                waiting.push((entries.len(), depth.saturating_add(1), reader.directory(first, what)?));
                 None
             } else {
                 sum = sum.saturating_add(found.length);
                 if u64::try_from(sum).unwrap_or(u64::MAX) > most.0 {
                     return Err(ReadError::TooLarge(most));
                 }
-                Some(reader.file(found.first, found.length, what)?)
+                Some(reader.file(first, found.length, what)?)
             };
             entries.push(Entry { name: found.name, parent, bytes, modified: found.modified });
         }
