@@ -75,6 +75,10 @@ pub fn complete(
     for (at, bytes) in &extra {
         overlay(&mut tail, tail_start, at.0, bytes);
     }
+    // The last moment at which the disk would not boot.
+    if cancel.is_set() {
+        return Err(ImageError::Cancelled);
+    }
     write_in_order(disk, &head, (tail_start, &tail), &extra)?;
     verified.add(progress, || compare_ends(target, &head, (tail_start, &tail), &extra))?;
     let extra_bytes = extra.iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>();

@@ -62,6 +62,7 @@ use ferric_common::ids::Digest;
 use ferric_common::limits;
 use ferric_common::units::ByteCount;
 use http::header::HeaderValue;
+use queue::Stop;
 use source::{Source, Way};
 use std::sync::Arc;
 use std::time::Instant;
@@ -135,7 +136,7 @@ pub fn write_patiently(
         cancel: cancel.clone(),
         progress: progress.clone(),
     };
-    let mut state = Attempt { touched: false, tables: plan::Tables::AsServed };
+    let mut state = Attempt { touched: false, tables: plan::Tables::AsServed, place: 0 };
     let mut attempt = 1;
     loop {
         let result = attempt_once(request, disk, &way, &mut state);
@@ -154,6 +155,7 @@ pub fn write_patiently(
                 progress.note(&format!("{words}; next try in {} s", pause.as_secs()));
                 cancel.pause(pause);
                 attempt += 1;
+                state.place += 1;
             }
             Err(error) if state.touched => {
                 progress.stage("blanking");
@@ -169,6 +171,8 @@ struct Attempt {
     /// The disk is no longer what it was.
     touched: bool,
     tables: plan::Tables,
+    /// Which of the image's places is asked first.
+    place: usize,
 }
 
 fn attempt_once(
@@ -185,17 +189,23 @@ fn attempt_once(
     {
         return Err(LayoutError::ConfigDriveSize(ByteCount(drive.len() as u64)).into());
     }
-    let mut source = Source::open(image, way)?;
+    let stop = Stop::on(cancel);
+    // A disk that fails ends the waiting for a server, too.
+    let way = Way { cancel: stop.flag().clone(), ..way.clone() };
+    let mut source = Source::open(image, &way, &mut state.place)?;
     let plan = plan::make(request, &mut source, disk.as_ref(), progress, state.tables)?;
     progress.total(source.length());
     tracing::info!("image {}: {}", image.id, plan.describe(disk.name()));
     let target = target::Target::new(disk.clone(), ByteCount(plan.capacity), request.verify);
+    if cancel.is_set() {
+        return Err(ImageError::Cancelled);
+    }
     progress.stage("blanking");
     state.touched = true;
     finish::blank_ends(disk.as_ref())?;
     let prepared = started.elapsed();
     progress.stage("writing");
-    let body = pipeline::run(image, plan, source, &target, progress, cancel)?;
+    let body = pipeline::run(image, plan, source, &target, progress, stop)?;
     progress.stage("finishing");
     finish::complete(request, &target, body, prepared, (progress, cancel))
 }

@@ -16,7 +16,7 @@ use super::raw::Splitter;
 use super::report::{Load, Spent, spent};
 use super::route::{Batch, Found, Op, Seam};
 use super::target::Target;
-use super::{CancelFlag, ImageError, ImageRequest, Packing, ProgressCell, Source, unpack};
+use super::{ImageError, ImageRequest, Packing, ProgressCell, Source, unpack};
 use ferric_common::ids::{Digest, DigestAlgorithm};
 use ferric_common::units::{ByteCount, MIB};
 use std::ops::Range;
@@ -149,11 +149,11 @@ pub fn run(
     mut source: Source,
     target: &Target,
     progress: &ProgressCell,
-    cancel: &CancelFlag,
+    stop: Stop,
 ) -> Result<Body, ImageError> {
     let decoders = decoders(&plan.content);
     let cores = decoders.len().min(std::thread::available_parallelism().map_or(2, usize::from)).max(1);
-    let shared = Shared::new(&plan, decoders, target, progress, Stop::on(cancel));
+    let shared = Shared::new(&plan, decoders, target, progress, stop);
     let packing = match &plan.content {
         Content::Packed(packing) => Some(*packing),
         _ => None,

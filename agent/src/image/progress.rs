@@ -125,14 +125,21 @@ impl ProgressCell {
 
 /// Set by whoever wants the work to end.
 #[derive(Clone, Default)]
-pub struct CancelFlag(Arc<AtomicBool>);
+pub struct CancelFlag {
+    set: Arc<AtomicBool>,
+    parent: Option<Arc<CancelFlag>>,
+}
 
 impl CancelFlag {
     pub fn cancel(&self) {
-        self.0.store(true, Ordering::SeqCst);
+        self.set.store(true, Ordering::SeqCst);
     }
     pub fn is_set(&self) -> bool {
-        self.0.load(Ordering::SeqCst)
+        self.set.load(Ordering::SeqCst) || self.parent.as_ref().is_some_and(|parent| parent.is_set())
+    }
+    /// A flag for a part of the work: this one sets it too, but it does not set this one.
+    pub fn child(&self) -> CancelFlag {
+        CancelFlag { set: Arc::default(), parent: Some(Arc::new(self.clone())) }
     }
     /// Waits, but not longer than until the flag is set.
     pub(super) fn pause(&self, time: Duration) {

@@ -2,40 +2,51 @@
 
 use super::{CancelFlag, ImageError};
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Tells every thread to end, and remembers why: an error of one of them, or the wish of whoever started the work. The first
 /// error wins: later ones are its consequences. Every wait of the pipeline looks at it.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Stop(Arc<StopState>);
 
-#[derive(Default)]
 struct StopState {
-    cancel: CancelFlag,
-    set: AtomicBool,
+    /// The wish to end the whole work.
+    asked: CancelFlag,
+    /// Set by that wish, or by the first error: for those who wait on something else than a queue.
+    flag: CancelFlag,
     error: Mutex<Option<ImageError>>,
 }
 
 impl Stop {
     /// Is set by the flag, too.
     pub fn on(cancel: &CancelFlag) -> Stop {
-        Stop(Arc::new(StopState { cancel: cancel.clone(), ..StopState::default() }))
+        let (asked, flag) = (cancel.clone(), cancel.child());
+        Stop(Arc::new(StopState { asked, flag, error: Mutex::default() }))
+    }
+    /// Is set when this is.
+    pub fn flag(&self) -> &CancelFlag {
+        &self.0.flag
     }
     pub fn is_set(&self) -> bool {
-        self.0.set.load(Ordering::SeqCst) || self.0.cancel.is_set()
+        self.0.flag.is_set()
     }
     pub fn fail(&self, error: ImageError) {
-        // What fails after the flag was set is its consequence.
-        let first = if self.0.cancel.is_set() { ImageError::Cancelled } else { error };
+        // What fails after the wish is its consequence.
+        let first = if self.0.asked.is_set() { ImageError::Cancelled } else { error };
         self.0.error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(first);
-        self.0.set.store(true, Ordering::SeqCst);
+        self.0.flag.cancel();
     }
     /// Why the work ended, if it did before its time.
     pub fn take_error(&self) -> Option<ImageError> {
         let error = self.0.error.lock().unwrap_or_else(PoisonError::into_inner).take();
-        error.or_else(|| self.0.cancel.is_set().then_some(ImageError::Cancelled))
+        error.or_else(|| self.0.asked.is_set().then_some(ImageError::Cancelled))
+    }
+}
+
+impl Default for Stop {
+    fn default() -> Stop {
+        Stop::on(&CancelFlag::default())
     }
 }
 

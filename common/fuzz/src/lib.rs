@@ -69,6 +69,8 @@ pub mod image {
     pub mod message;
     #[path = "../../../agent/src/image/patience.rs"]
     mod patience;
+    #[path = "../../../agent/src/image/progress.rs"]
+    mod progress;
     #[path = "../../../agent/src/image/queue.rs"]
     pub mod queue;
     #[path = "../../../agent/src/image/unpack.rs"]
@@ -78,6 +80,7 @@ pub mod image {
     pub use error::ImageError;
     pub use formats::permit;
     pub use patience::{Patience, Timeouts};
+    pub use progress::CancelFlag;
     pub use ferric_common::images::{ImageFormat, Packing};
     pub use verify::Verify;
 }

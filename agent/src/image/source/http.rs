@@ -107,10 +107,20 @@ impl HttpSource {
             let authorization = image.authorization.clone().or_else(|| basic(&url));
             Ok(Place { url, authorization, validator: None, gave: false, dropped: false, tries: 0 })
         };
-        let places = image.urls.iter().map(place).collect::<Result<Vec<_>, ImageError>>()?;
+        let (mut places, mut unusable) = (Vec::new(), Vec::new());
+        for url in &image.urls {
+            match place(url) {
+                Ok(place) => places.push(place),
+                Err(error) => unusable.push(error),
+            }
+        }
         let Some(first) = places.first() else {
-            return Err(ImageError::Url { url: String::new(), why: "no URL was given".into() });
+            let none = || ImageError::Url { url: String::new(), why: "no URL was given".into() };
+            return Err(unusable.pop().unwrap_or_else(none));
         };
+        for error in unusable {
+            tracing::warn!("{error}; the other addresses are asked");
+        }
         let name = answer::display(&first.url);
         let mut source = HttpSource {
             places,
@@ -190,7 +200,8 @@ impl HttpSource {
                 self.stream = Some(connection);
             }
         }
-        Ok(())
+        // Another server may have more than nothing.
+        if self.start.is_empty() { Err(ImageError::Empty.into()) } else { Ok(()) }
     }
 
     /// Sets the stream back to byte 0; the start is at hand and need not be sent again.

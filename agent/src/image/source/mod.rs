@@ -69,20 +69,27 @@ fn places(urls: &[String]) -> Vec<Place<'_>> {
 }
 
 impl Source {
-    /// Opens the first place that has the image and reads the start of it. Files are tried in their turn, and all servers together
-    /// in that of the first: one takes over from another in mid-transfer.
+    /// Opens the first place that has the image, from the `first` on, and reads the start of it; which one it was stands in `first`
+    /// then. Files are tried in their turn, and all servers together in that of the first: one takes over from another in
+    /// mid-transfer.
     ///
     /// # Errors
     /// [`ImageError::Url`], [`ImageError::Refused`], [`ImageError::Fetch`], [`ImageError::Overtime`], [`ImageError::Empty`]: of the
     /// last place, or of one where another try may help.
-    pub fn open(image: &ImageRequest, way: &Way) -> Result<Source, ImageError> {
+    pub fn open(image: &ImageRequest, way: &Way, first: &mut usize) -> Result<Source, ImageError> {
         let mut failed: Option<ImageError> = None;
-        for place in places(&image.urls) {
+        let places = places(&image.urls);
+        let count = places.len().max(1);
+        let turn = places.iter().enumerate().cycle().skip(*first % count).take(places.len());
+        for (nth, place) in turn {
             if let Some(error) = &failed {
                 tracing::warn!("{error}; trying the next place of image {}", image.id);
             }
             match Source::open_place(place, image, way) {
-                Ok(source) => return Ok(source),
+                Ok(source) => {
+                    *first = nth;
+                    return Ok(source);
+                }
                 Err(ImageError::Cancelled) => return Err(ImageError::Cancelled),
                 Err(error) if failed.as_ref().is_some_and(|f| f.is_transient() && !error.is_transient()) => {
                     tracing::warn!("{error}");
@@ -94,11 +101,11 @@ impl Source {
             .unwrap_or_else(|| ImageError::Url { url: String::new(), why: "no URL was given".to_string() }))
     }
 
-    fn open_place(place: Place, image: &ImageRequest, way: &Way) -> Result<Source, ImageError> {
+    fn open_place(place: &Place, image: &ImageRequest, way: &Way) -> Result<Source, ImageError> {
         let source = match place {
             Place::File(path) => Source::File(FileSource::open(path)?),
             Place::Servers(urls) => {
-                let image = ImageRequest { urls, ..image.clone() };
+                let image = ImageRequest { urls: urls.clone(), ..image.clone() };
                 Source::Http(Box::new(HttpSource::open(&image, way.clone())?))
             }
         };

@@ -5,8 +5,9 @@ use super::super::buffers::Pool;
 use super::super::pipeline::CHUNKS;
 use super::super::queue::{Queue, Stop};
 use super::packed::{bz2, gz, xz, zst};
-use super::server::Server;
+use super::server::{End, Server};
 use super::*;
+use crate::platform::fake::block::Fault;
 use ferric_common::units::DiskOffset;
 use std::io;
 use std::sync::Condvar;
@@ -208,6 +209,29 @@ fn a_thread_that_panics_ends_the_write_in_words() {
         });
         assert_eq!((said, left), (format!("the {thread} thread panicked{BLANK}"), Left::Blank), "{format}");
     }
+}
+
+#[test]
+fn a_disk_that_fails_ends_the_waiting_for_a_server() {
+    let image = Rng::new(75).bytes(8 << 20);
+    let server = Server::new(&image, [Answer::default()], Answer::end(End::Stall(4 << 20)));
+    let request = ask(&server.url(), ImageFormat::Raw, &image);
+    let result = within(move || {
+        let fault = Fault::Write(3 << 20);
+        let disk: Arc<dyn BlockDevice> = Arc::new(MemDisk::new(16 << 20).with_fault(fault));
+        let mut patient = hasty();
+        // Longer than this test waits.
+        patient.timeouts.silence = Duration::from_secs(600);
+        write_patiently(
+            &request,
+            &disk,
+            no_trust(),
+            &ProgressCell::default(),
+            &CancelFlag::default(),
+            &patient,
+        )
+    });
+    assert!(words(&result).starts_with("writing "), "{}", words(&result));
 }
 
 #[test]

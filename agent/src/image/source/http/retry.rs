@@ -31,6 +31,10 @@ impl HttpSource {
         let Some(next) = self.next() else { return Err(self.last_word(failure, at, words)) };
         let pause = self.pause(next);
         let broken = self.name.clone();
+        if self.current != next {
+            // What is still open is of the other place: what it does must not be told of this one.
+            self.stream = None;
+        }
         self.current = next;
         if let Some(place) = self.places.get(next) {
             self.name = answer::display(&place.url);
@@ -106,9 +110,11 @@ impl HttpSource {
             0 => "at once".to_string(),
             seconds => format!("in {seconds} s"),
         };
-        let left = self.places.iter().filter(|place| !place.dropped).count() as u32;
-        let most = self.timeouts.tries.saturating_mul(left.max(1));
-        let words = format!("{what}, trying {next} {when} ({} of {most})", self.tries + 1);
+        // Of the places that are still asked.
+        let left = || self.places.iter().filter(|place| !place.dropped);
+        let tried = left().map(|place| place.tries).sum::<u32>();
+        let most = self.timeouts.tries.saturating_mul(left().count() as u32);
+        let words = format!("{what}, trying {next} {when} ({} of {most})", tried + 1);
         tracing::warn!("{words}");
         self.progress.trouble(&words);
         self.troubled = true;
