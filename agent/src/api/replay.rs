@@ -236,7 +236,8 @@ impl Replay {
                 continue;
             };
             at = place;
-            found.extend(differences(&ours[place], result).into_iter().map(|what| (name.clone(), what)));
+            let ours = as_listed(&ours[place], result);
+            found.extend(differences(&ours, result).into_iter().map(|what| (name.clone(), what)));
         }
         let known: BTreeSet<_> = self.results.values().filter_map(|(_, own)| own.as_deref()).collect();
         for result in ours.iter().filter(|result| !known.contains(result["id"].as_str().unwrap())) {
@@ -248,14 +249,22 @@ impl Replay {
 /// Exchange and difference.
 type Found = BTreeSet<(String, String)>;
 
-/// How two answers differ. What was still running when it was recorded may have ended here.
+/// How two answers differ.
 fn differences(ours: &Value, theirs: &Value) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
-    if theirs["command_status"] == "RUNNING" && theirs["command_name"] == ours["command_name"] {
-        return found;
-    }
     compare("", ours, theirs, &mut found);
     found
+}
+
+/// Our result as it was while it ran, where a recorded list has it running and it has succeeded here by then. Only there:
+/// the answer that starts a command says RUNNING on both sides, and what has failed here is a difference.
+fn as_listed(ours: &Value, theirs: &Value) -> Value {
+    let mut ours = ours.clone();
+    if theirs["command_status"] == "RUNNING" && ours["command_status"] == "SUCCEEDED" {
+        ours["command_status"] = "RUNNING".into();
+        ours["command_result"] = Value::Null;
+    }
+    ours
 }
 
 fn is_results(list: &[Value]) -> bool {
