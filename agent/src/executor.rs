@@ -277,7 +277,8 @@ async fn work(
         (command.run)(&context, &params, &job)
     });
     task.await.unwrap_or_else(|error| {
-        Err(failure::COMMAND_EXECUTION.with(format!(
+        let step = failure::of_step(command.extension).filter(|_| command.name.starts_with("execute_"));
+        Err(step.unwrap_or(failure::COMMAND_EXECUTION).with(format!(
             "a defect in the agent stopped {}.{}: {error}; the console shows where",
             command.extension, command.name
         )))

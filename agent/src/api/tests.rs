@@ -210,7 +210,7 @@ async fn a_panic_in_a_command_is_that_commands_failure() {
     let lab = lab(Act::Panic, ReadRule::Always).await;
     let (status, failed) = lab.post("&wait=true", write_step()).await;
     assert_eq!((status, &failed["command_status"]), (200, &json!("FAILED")));
-    assert_eq!(failed["command_error"]["type"], "CommandExecutionError");
+    assert_eq!(failed["command_error"]["type"], "DeploymentError");
     let (status, _) = lab.post("&wait=true", json!({"name": "standby.sync", "params": {}})).await;
     assert_eq!((status, lab.machine.done()), (200, vec!["sync"]));
 }

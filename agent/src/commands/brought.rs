@@ -32,15 +32,11 @@ pub fn run(
     manifest.check_args(args).map_err(|why| failure::INVALID_PARAMS.with(why))?;
     // Whatever it does to the disk: the same image is written again if it is asked for.
     context.note_change();
-    let class = match kind {
-        "clean" => {
-            // It may erase what was written.
-            context.forget_written();
-            failure::CLEANING
-        }
-        "service" => failure::SERVICING,
-        _ => failure::DEPLOYMENT,
-    };
+    if kind == "clean" {
+        // It may erase what was written.
+        context.forget_written();
+    }
+    let class = failure::of_step(kind).unwrap_or(failure::DEPLOYMENT);
     let machine = context.machine.as_ref();
     let disks = machine.disks().map_err(|error| class.with(failure::chain(&error)))?;
     let disks = disks.into_iter().map(|facts| serde_json::to_value(facts.disk).unwrap_or_default()).collect();

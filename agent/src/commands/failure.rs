@@ -49,6 +49,16 @@ impl Class {
     }
 }
 
+/// The class of a step of this kind that failed for a reason that has no class of its own.
+pub fn of_step(kind: &str) -> Option<Class> {
+    match kind {
+        "clean" => Some(CLEANING),
+        "deploy" => Some(DEPLOYMENT),
+        "service" => Some(SERVICING),
+        _ => None,
+    }
+}
+
 /// A command that did not succeed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
