@@ -26,6 +26,8 @@ pub const NODE: &str = "785cae8c-ebc6-4405-b5ac-92e4d182220f";
 pub struct SparseDisk {
     pub name: String,
     pub size: u64,
+    /// Reads, and panics at a write: what a defect in the agent comes to.
+    pub is_trap: bool,
     blocks: Mutex<BTreeMap<u64, Vec<u8>>>,
 }
 
@@ -33,7 +35,10 @@ const BLOCK: u64 = 4096;
 
 impl SparseDisk {
     pub fn new(name: &str, size: u64) -> Arc<SparseDisk> {
-        Arc::new(SparseDisk { name: name.into(), size, blocks: Mutex::default() })
+        Arc::new(SparseDisk { name: name.into(), size, ..SparseDisk::default() })
+    }
+    pub fn trap(name: &str, size: u64) -> Arc<SparseDisk> {
+        Arc::new(SparseDisk { name: name.into(), size, is_trap: true, ..SparseDisk::default() })
     }
 }
 
@@ -58,6 +63,7 @@ impl BlockDevice for SparseDisk {
         Ok(())
     }
     fn write_at(&self, at: DiskOffset, bytes: &[u8]) -> io::Result<()> {
+        assert!(!self.is_trap, "told to");
         let mut blocks = self.blocks.lock().unwrap();
         for (index, chunk) in bytes.chunks(BLOCK as usize).enumerate() {
             let mut block = chunk.to_vec();
@@ -67,6 +73,7 @@ impl BlockDevice for SparseDisk {
         Ok(())
     }
     fn zero(&self, at: DiskOffset, length: ByteCount) -> io::Result<()> {
+        assert!(!self.is_trap, "told to");
         let range = at.0 / BLOCK..(at.0 + length.0) / BLOCK;
         self.blocks.lock().unwrap().retain(|block, _| !range.contains(block));
         Ok(())

@@ -19,22 +19,30 @@ use url::form_urlencoded;
 /// How one recording is replayed.
 struct Trace {
     file: &'static str,
-    /// MiB of the machine's only disk.
-    disk: u64,
+    disk: Disk,
     writer: Writer,
 }
 
+/// The machine's only disk, by its MiB.
+enum Disk {
+    Sound(u64),
+    /// Its first write is a defect in the agent, as the recorded agent had one.
+    Trap(u64),
+}
+
 const TRACES: &[Trace] = &[
-    Trace { file: "probe-agent", disk: 8 << 10, writer: Writer::Scripted },
-    Trace { file: "vm-full-tls-2g", disk: 8 << 10, writer: Writer::Scripted },
-    Trace { file: "raw-configdrive", disk: 8 << 10, writer: Writer::Scripted },
-    Trace { file: "md5", disk: 8 << 10, writer: Writer::Real },
-    Trace { file: "fast-track", disk: 8 << 10, writer: Writer::Scripted },
-    Trace { file: "rescue", disk: 8 << 10, writer: Writer::Scripted },
-    Trace { file: "erase-devices", disk: 32, writer: Writer::Scripted },
-    Trace { file: "disk-too-small", disk: 2 << 10, writer: Writer::Scripted },
-    Trace { file: "image-404", disk: 8 << 10, writer: Writer::Real },
-    Trace { file: "wrong-checksum", disk: 8 << 10, writer: Writer::Real },
+    Trace { file: "probe-agent", disk: Disk::Sound(8 << 10), writer: Writer::Scripted },
+    Trace { file: "vm-full-tls-2g", disk: Disk::Sound(8 << 10), writer: Writer::Scripted },
+    Trace { file: "full-http", disk: Disk::Sound(8 << 10), writer: Writer::Scripted },
+    Trace { file: "raw-configdrive", disk: Disk::Sound(8 << 10), writer: Writer::Scripted },
+    Trace { file: "md5", disk: Disk::Sound(8 << 10), writer: Writer::Real },
+    Trace { file: "fast-track", disk: Disk::Sound(8 << 10), writer: Writer::Scripted },
+    Trace { file: "rescue", disk: Disk::Sound(8 << 10), writer: Writer::Scripted },
+    Trace { file: "erase-devices", disk: Disk::Sound(32), writer: Writer::Scripted },
+    Trace { file: "clean-step-fails", disk: Disk::Trap(2 << 10), writer: Writer::Scripted },
+    Trace { file: "disk-too-small", disk: Disk::Sound(2 << 10), writer: Writer::Scripted },
+    Trace { file: "image-404", disk: Disk::Sound(8 << 10), writer: Writer::Real },
+    Trace { file: "wrong-checksum", disk: Disk::Sound(8 << 10), writer: Writer::Real },
 ];
 
 /// What writes the image: the real pipeline where the recording is about how writing fails.
@@ -257,7 +265,8 @@ fn differences(ours: &Value, theirs: &Value) -> BTreeSet<String> {
 }
 
 /// Our result as it was while it ran, where a recorded list has it running and it has succeeded here by then. Only there:
-/// the answer that starts a command says RUNNING on both sides, and what has failed here is a difference.
+/// the answer that starts a command says RUNNING on both sides, and what has failed here is a difference. No recorded
+/// list was asked for during a write, of which ours shows the progress.
 fn as_listed(ours: &Value, theirs: &Value) -> Value {
     let mut ours = ours.clone();
     if theirs["command_status"] == "RUNNING" && ours["command_status"] == "SUCCEEDED" {
@@ -272,7 +281,10 @@ fn is_results(list: &[Value]) -> bool {
 }
 
 async fn lab(trace: &Trace) -> Lab {
-    let disk = SparseDisk::new("/dev/loop0", trace.disk << 20);
+    let disk = match trace.disk {
+        Disk::Sound(size) => SparseDisk::new("/dev/loop0", size << 20),
+        Disk::Trap(size) => SparseDisk::trap("/dev/loop0", size << 20),
+    };
     let machine = SmallMachine { disks: vec![disk], ..SmallMachine::default() };
     match trace.writer {
         Writer::Scripted => {

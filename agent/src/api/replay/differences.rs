@@ -52,6 +52,11 @@ pub(super) const DIFFERENCES: &[Row] = &[
         "command_result.clean_step.requires_ramdisk: missing",
         ECHO,
     ),
+    (
+        "clean.execute_clean_step erase_devices_metadata",
+        "command_error.details: other words",
+        "the defect that stopped it is the recorded agent's own; what stops ours is told in its words",
+    ),
     ("deploy.execute_deploy_step write_image", "command_result.deploy_step.args: missing", ECHO),
     (
         "deploy.execute_deploy_step write_image",
