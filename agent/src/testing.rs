@@ -296,6 +296,7 @@ pub struct Received {
     pub method: String,
     pub path: String,
     pub version: Option<String>,
+    pub headers: http::HeaderMap,
     pub body: serde_json::Value,
 }
 
@@ -309,19 +310,29 @@ type Script = Arc<Mutex<VecDeque<(u16, String)>>>;
 
 impl LoopbackConductor {
     pub async fn start(lookups: &[(u16, &str)], heartbeats: &[(u16, &str)]) -> LoopbackConductor {
+        let root = r#"{"default_version": {"id": "v1", "version": "1.115"}}"#;
+        LoopbackConductor::start_as(root, lookups, heartbeats).await
+    }
+    /// With what the API says of itself.
+    pub async fn start_as(
+        root: &str,
+        lookups: &[(u16, &str)],
+        heartbeats: &[(u16, &str)],
+    ) -> LoopbackConductor {
         let script = |answers: &[(u16, &str)]| -> Script {
             Arc::new(Mutex::new(answers.iter().map(|(status, body)| (*status, body.to_string())).collect()))
         };
-        let (lookups, heartbeats) = (script(lookups), script(heartbeats));
+        let (root, lookups, heartbeats) = (script(&[(200, root)]), script(lookups), script(heartbeats));
         let received: Arc<Mutex<Vec<Received>>> = Arc::default();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let seen = Arc::clone(&received);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (seen, lookups, heartbeats) = (Arc::clone(&seen), lookups.clone(), heartbeats.clone());
+                let seen = Arc::clone(&seen);
+                let scripts = [root.clone(), lookups.clone(), heartbeats.clone()];
                 let service = hyper::service::service_fn(move |request| {
-                    answer(request, Arc::clone(&seen), lookups.clone(), heartbeats.clone())
+                    answer(request, Arc::clone(&seen), scripts.clone())
                 });
                 let builder = hyper::server::conn::http1::Builder::new();
                 tokio::spawn(builder.serve_connection(TokioIo::new(stream), service));
@@ -339,26 +350,23 @@ impl LoopbackConductor {
 async fn answer(
     request: http::Request<hyper::body::Incoming>,
     seen: Arc<Mutex<Vec<Received>>>,
-    lookups: Script,
-    heartbeats: Script,
+    [root, lookups, heartbeats]: [Script; 3],
 ) -> Result<http::Response<Full<bytes::Bytes>>, hyper::Error> {
     let (head, body) = request.into_parts();
     let body = body.collect().await?.to_bytes();
     let path = head.uri.to_string();
     let script = match path.as_str() {
-        "/" => None,
-        other if other.starts_with("/v1/lookup") => Some(lookups),
-        _ => Some(heartbeats),
+        "/" => root,
+        other if other.starts_with("/v1/lookup") => lookups,
+        _ => heartbeats,
     };
     let version = head.headers.get("X-OpenStack-Ironic-API-Version").map(|v| v.to_str().unwrap().to_string());
     let body = serde_json::from_slice(&body).unwrap_or_default();
-    seen.lock().unwrap().push(Received { method: head.method.to_string(), path, version, body });
-    let (status, body) = match script {
-        None => (200, r#"{"default_version": {"id": "v1", "version": "1.115"}}"#.to_string()),
-        Some(script) => {
-            let mut script = script.lock().unwrap();
-            if script.len() > 1 { script.pop_front().unwrap() } else { script.front().cloned().unwrap() }
-        }
+    let (method, headers) = (head.method.to_string(), head.headers);
+    seen.lock().unwrap().push(Received { method, path, version, headers, body });
+    let (status, body) = {
+        let mut script = script.lock().unwrap();
+        if script.len() > 1 { script.pop_front().unwrap() } else { script.front().cloned().unwrap() }
     };
     let mut response = http::Response::new(Full::from(body));
     *response.status_mut() = http::StatusCode::from_u16(status).unwrap();

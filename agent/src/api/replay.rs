@@ -1,9 +1,10 @@
 //! What the real conductor and a person asked the real ironic-python-agent 13.0.0, asked again here: same status, same
-//! shape, same words.
+//! shape, same words. And what the real agent asked the conductor, see [`asked`].
 //!
 //! Every difference is one row of [`DIFFERENCES`] with its reason. A difference without a row fails, and so does a row
 //! without a difference.
 
+mod asked;
 mod differences;
 
 use super::tests::{Lab, lab_writing, parsed};
@@ -42,6 +43,7 @@ const TRACES: &[Trace] = &[
     Trace { file: "clean-step-fails", disk: Disk::Trap(2 << 10), writer: Writer::Scripted },
     Trace { file: "disk-too-small", disk: Disk::Sound(2 << 10), writer: Writer::Scripted },
     Trace { file: "image-404", disk: Disk::Sound(8 << 10), writer: Writer::Real },
+    Trace { file: "probe-ironic", disk: Disk::Sound(8 << 10), writer: Writer::Scripted },
     Trace { file: "wrong-checksum", disk: Disk::Sound(8 << 10), writer: Writer::Real },
 ];
 
@@ -54,16 +56,20 @@ enum Writer {
 
 #[tokio::test]
 async fn recorded_requests_get_the_recorded_answers() {
-    let mut found = BTreeMap::new();
+    let mut found = asked::found().await;
     for trace in TRACES {
         let mut replay = Replay::new(trace).await;
         for exchange in exchanges(trace.file) {
             for difference in replay.ask(&exchange).await {
-                found.entry(difference).or_insert(trace.file);
+                found.entry(difference).or_insert(trace.file.to_owned());
             }
         }
         assert!(replay.asked >= 4, "{}: only {} requests were replayed", trace.file, replay.asked);
     }
+    let left: Vec<String> =
+        recordings().into_iter().filter(|file| TRACES.iter().all(|trace| trace.file != file)).collect();
+    let silent = |file: &String| exchanges(file).iter().all(|exchange| exchange.is_boot);
+    assert!(left.iter().all(silent), "recordings with questions to an agent that are not replayed: {left:?}");
     let matches = |row: &Row, (name, difference): &(String, String)| {
         (row.0 == "*" || row.0 == name) && row.1 == difference
     };
@@ -87,10 +93,22 @@ struct Exchange {
 }
 
 fn exchanges(file: &str) -> Vec<Exchange> {
-    let path = format!("{}/../tests/golden/traces/{file}.jsonl", env!("CARGO_MANIFEST_DIR"));
+    lines(file).filter_map(exchange).collect()
+}
+
+const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/traces");
+
+/// The names of all recordings.
+fn recordings() -> BTreeSet<String> {
+    let entries = std::fs::read_dir(FOLDER).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter_map(|name| name.strip_suffix(".jsonl").map(str::to_owned)).collect()
+}
+
+fn lines(file: &str) -> impl Iterator<Item = Value> {
+    let path = format!("{FOLDER}/{file}.jsonl");
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
-    let all = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    all.filter_map(exchange).collect()
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<_>>().into_iter()
 }
 
 fn exchange(recorded: Value) -> Option<Exchange> {

@@ -1,4 +1,4 @@
-//! Where our agent answers otherwise than a recorded one, and why: the whole table.
+//! Where our agent answers or asks otherwise than a recorded one, and why: the whole table.
 
 /// An exchange (`*`: any), a difference there, and why we want it.
 pub(super) type Row = (&'static str, &'static str, &'static str);
@@ -10,6 +10,7 @@ const KEY: &str =
 const HASH: &str =
     "the declared digest is none (wrong length, unknown name): refused in words before anything is fetched";
 const STORED: &str = "a stored failure: the recorded agent cannot serialise what it stored and answers every later list with 500";
+const ONCE: &str = "the recorded agent asks again without its usual headers before its first heartbeat; ours keeps the lookup's answer";
 
 pub(super) const DIFFERENCES: &[Row] = &[
     ("*", "command_result.clean_steps.GenericHardwareManager.burnin_cpu: missing", BURN_IN),
@@ -152,4 +153,17 @@ pub(super) const DIFFERENCES: &[Row] = &[
     ("missing parameters", "status: 200 instead of 500", STORED),
     ("list at the end", "status: 200 instead of 500", STORED),
     ("list near the end", "also \"get_clean_steps\"", "it succeeded here, see get_clean_steps"),
+    ("*", "header user-agent: missing", "no conductor reads it; a heartbeat names the agent and its version"),
+    (
+        "*",
+        "header accept-encoding: missing",
+        "answers are short: they are read as they come, nothing is unpacked",
+    ),
+    (
+        "*",
+        "header connection: close instead of keep-alive",
+        "each question has a connection of its own: minutes lie between two of them",
+    ),
+    ("question for the API's version", "header accept: application/json instead of */*", ONCE),
+    ("question for the API's version", "header content-type: more", ONCE),
 ];
