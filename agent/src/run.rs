@@ -244,12 +244,12 @@ async fn serve(
     stop: impl Future<Output = ()>,
 ) -> Result<(), Fatal> {
     let (config, state) = (parts.config.clone(), parts.state.clone());
-    let Ready { identity, server_tls } = ready;
+    let Ready { identity, server_tls, rules } = ready;
     let advertised = identity.advertised.clone().unwrap_or_default();
     let token = AgentToken::new(identity.token.clone()).ok_or("the saved agent token is too short")?;
-    let outgoing = match node.tls(&config) {
-        rules if rules == config.tls => outgoing,
-        rules => self::outgoing(&config, &rules)?,
+    let outgoing = match rules == config.tls {
+        true => outgoing,
+        false => self::outgoing(&config, &rules)?,
     };
     let earlier = if node.resumed { state.commands()? } else { Vec::new() };
     let context = context::context(parts, &node.lookup, identity, outgoing);
@@ -305,10 +305,15 @@ struct Node {
 }
 
 impl Node {
-    /// The conductor's word beats our own.
+    /// The conductor's word beats our own; what of it means nothing here is said.
     fn tls(&self, config: &Config) -> TlsRules {
         let theirs = &self.lookup.config;
-        config.tls.overruled(theirs.tls_min_version.as_deref(), theirs.tls_cipher_suites.as_deref())
+        let (rules, told) =
+            config.tls.overruled(theirs.tls_min_version.as_deref(), theirs.tls_cipher_suites.as_deref());
+        if let Some(told) = told {
+            tracing::warn!("{told}");
+        }
+        rules
     }
 
     fn disks(&self) -> Wanted {
@@ -431,10 +436,11 @@ fn remembered(identity: &Identity) -> LookupResponse {
     }
 }
 
-/// An identity that can be reached, and how its API is served; none: plain HTTP.
+/// An identity that can be reached, and how its API is served (none: plain HTTP); what is spoken by TLS from now on.
 struct Ready {
     identity: Identity,
     server_tls: Option<Arc<rustls::ServerConfig>>,
+    rules: TlsRules,
 }
 
 /// Address, certificate and callback URL: those of this boot if there are any, else new ones.
@@ -469,13 +475,16 @@ async fn advertise(
         .advertised
         .clone()
         .and_then(|a| Some(api::tls::Pair { certificate: a.certificate?, key: a.key? }));
-    let tls = node.tls(config);
+    let rules = node.tls(config);
+    if let Some(told) = pair.as_ref().and_then(|_| rules.told_of_own_certificate()) {
+        tracing::warn!("{told}");
+    }
     let server_tls = match (pair, &config.listen_identity) {
-        (Some(pair), _) => Some(api::tls::server_config(&pair, &tls)?),
-        (None, Some(files)) => Some(api::tls::server_config_from(files, &tls)?),
+        (Some(pair), _) => Some(api::tls::server_config(&pair, &rules)?),
+        (None, Some(files)) => Some(api::tls::server_config_from(files, &rules)?),
         (None, None) => None,
     };
-    Ok(Ready { identity, server_tls })
+    Ok(Ready { identity, server_tls, rules })
 }
 
 /// After the first heartbeat the machine is ready: says where each second until then went.

@@ -1,7 +1,7 @@
 //! The certificate of the command API: made once per boot, sent to the conductor in each heartbeat, pinned by it.
 
 use crate::conductor::tls::{TlsError, certificates, provider, versions};
-use crate::config::{Curve, TlsRules};
+use crate::config::{Curve, TlsMinimum, TlsRules};
 use rcgen::{CertificateParams, CustomExtension, DistinguishedName, DnType, KeyPair};
 use rustls::ServerConfig;
 use rustls_pki_types::pem::PemObject;
@@ -110,14 +110,14 @@ fn configure(
         .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
         .map_err(|error| CertificateError::Use(error.to_string()))?;
     // The operator's order counts, not the client's.
-    config.ignore_client_order = rules.suites.is_some();
+    config.ignore_client_order = rules.suites.is_some() && rules.minimum == TlsMinimum::V12;
     Ok(Arc::new(config))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Suite, TlsMinimum, Trust};
+    use crate::config::{Suite, Trust};
 
     /// Shakes hands in memory, as a server by `rules` with a client of TLS 1.2 that would take any suite; which they settled on.
     fn settled(rules: &TlsRules) -> Result<rustls::CipherSuite, rustls::Error> {

@@ -81,7 +81,7 @@ pub const PARAMETERS: &[Parameter] = &[
     option(
         "ipa-tls-cipher-suites",
         "tls_cipher_suites",
-        "suites of TLS 1.2 by OpenSSL's names, with colons; all: ECDHE with AES-GCM or ChaCha20-Poly1305",
+        "suites of TLS 1.2 by OpenSSL's full names, with colons; all, and where none is named (HIGH): ECDHE with AES-GCM or ChaCha20-Poly1305",
     ),
     option("ipa-tls-certificate-curve", "tls_certificate_curve", "p256, p384 or p521 (made as p384); p384"),
     // network

@@ -21,6 +21,7 @@ pub(super) fn meant(written: &Written, read: &Reader<'_>) -> Result<Config, Conf
     let listen_identity = listen_identity(read, &mut told)?;
     let listen_port = read.port("listen_port", 9999)?;
     let (image_user, image_password) = image_login(read);
+    let minimum = read.read("tls_min_version", "1.2 or 1.3", tls_minimum)?.unwrap_or(TlsMinimum::V12);
     Ok(Config {
         api_urls,
         api_version: read.read("ironic_api_version", "an API version such as 1.68", |t| t.parse().ok())?,
@@ -41,10 +42,7 @@ pub(super) fn meant(written: &Written, read: &Reader<'_>) -> Result<Config, Conf
         request_timeout: read.seconds("http_request_timeout", 30)?.max(Duration::from_secs(1)),
         trust: trust(read)?,
         client_identity: read.pair("certfile", "keyfile")?,
-        tls: TlsRules {
-            minimum: read.read("tls_min_version", "1.2 or 1.3", tls_minimum)?.unwrap_or(TlsMinimum::V12),
-            suites: suites::read(read, &mut told)?,
-        },
+        tls: TlsRules { minimum, suites: suites::read(read, minimum, &mut told) },
         curve: read.read("tls_certificate_curve", "p256, p384 or p521", curve)?.unwrap_or(Curve::P384),
         auto_tls: read.flag("enable_auto_tls", true)?,
         listen_identity,

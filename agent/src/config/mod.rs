@@ -74,17 +74,6 @@ pub struct TlsRules {
     pub suites: Option<Vec<Suite>>,
 }
 
-impl TlsRules {
-    /// These rules, as far as the lookup answer has no word of its own that means something here.
-    pub fn overruled(&self, minimum: Option<&str>, suites: Option<&str>) -> TlsRules {
-        let suites = suites.map(|text| suites::named(text).0).filter(|suites| !suites.is_empty());
-        TlsRules {
-            minimum: minimum.and_then(meaning::tls_minimum).unwrap_or(self.minimum),
-            suites: suites.or_else(|| self.suites.clone()),
-        }
-    }
-}
-
 impl From<TlsMinimum> for TlsRules {
     fn from(minimum: TlsMinimum) -> TlsRules {
         TlsRules { minimum, suites: None }
