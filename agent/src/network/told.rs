@@ -11,7 +11,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The driver whose cards keep LLDP for themselves until they are told not to.
 const KEEPS_LLDP: &str = "i40e";
@@ -44,24 +44,37 @@ impl Told {
 }
 
 fn listen(name: &str, patience: Duration, heard: &Mutex<BTreeMap<String, Vec<u16>>>) {
-    ears::stop_firmware_agents(&keeper(name).into_iter().collect::<Vec<_>>());
-    let mut has_complained = false;
+    let keepers: Vec<String> = keeper(name).into_iter().collect();
+    for failed in ears::stop_firmware_agents(&keepers) {
+        logging::say(&format!("{name}: {failed}"));
+    }
+    let mut said = BTreeSet::new();
     // Until the interface is gone.
     while let Some(has_carrier) = super::carrier(name) {
-        if let Some(unit) = ears::hear(&[name.to_owned()], patience).remove(name) {
+        let began = Instant::now();
+        let mut now = ears::hear(&[name.to_owned()], patience);
+        if let Some(unit) = now.units.remove(name) {
             let tags = lldp::vlans(&unit);
             logging::say(&format!("{name}: {}", words(&tags)));
             heard.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), tags);
             return;
         }
-        if has_carrier && !has_complained {
-            has_complained = true;
-            logging::say(&format!(
-                "{name}: no LLDP from a switch within {} s, so its tagged interfaces are not known; still listening",
-                patience.as_secs()
-            ));
+        for text in complaints(now.failed, has_carrier && began.elapsed() >= patience, patience) {
+            if super::carrier(name).is_some() && said.insert(text.clone()) {
+                logging::say(&format!(
+                    "{name}: {text}; its tagged interfaces are not known; still listening"
+                ));
+            }
         }
         thread::sleep(PAUSE);
+    }
+}
+
+/// Why nothing was heard: what failed, or that there was nothing in all the time that a switch is given.
+fn complaints(failed: Vec<String>, is_silent: bool, patience: Duration) -> Vec<String> {
+    match (failed.is_empty(), is_silent) {
+        (true, true) => vec![format!("no LLDP from a switch within {} s", patience.as_secs())],
+        _ => failed,
     }
 }
 
@@ -90,6 +103,15 @@ mod tests {
     fn what_a_switch_said_is_put_in_words() {
         assert_eq!(words(&[100, 7]), "the switch names tags by LLDP: 100, 7");
         assert_eq!(words(&[]), "the switch names no tags by LLDP, so no tagged interfaces are made");
+    }
+
+    #[test]
+    fn silence_is_only_said_where_a_switch_had_all_its_time_and_nothing_failed() {
+        let (failed, patience) = (|| vec!["listening failed".to_owned()], Duration::from_secs(30));
+        assert_eq!(complaints(vec![], true, patience), ["no LLDP from a switch within 30 s"]);
+        assert_eq!(complaints(vec![], false, patience), [""; 0]);
+        assert_eq!(complaints(failed(), false, patience), failed());
+        assert_eq!(complaints(failed(), true, patience), failed());
     }
 
     #[test]

@@ -31,25 +31,35 @@ struct Ear {
     socket: OwnedFd,
 }
 
-/// The first data unit (without the Ethernet header) that each interface hears within `wait`. Ends early when all
-/// interfaces with a carrier have heard one. An interface that cannot be listened on is left out, and said.
-pub fn hear(interfaces: &[String], wait: Duration) -> BTreeMap<String, Vec<u8>> {
+/// What came of listening.
+#[derive(Debug, Default)]
+pub struct Heard {
+    /// The first data unit (without the Ethernet header) of each interface that heard one.
+    pub units: BTreeMap<String, Vec<u8>>,
+    /// Why an interface, or none of them any longer, could be listened on: in words, for the caller to say. This room speaks in
+    /// processes with and without a log of `tracing`.
+    pub failed: Vec<String>,
+}
+
+/// Listens on each interface for `wait`. Ends early when all interfaces with a carrier have heard a unit. An interface that cannot
+/// be listened on is left out.
+pub fn hear(interfaces: &[String], wait: Duration) -> Heard {
+    let mut heard = Heard::default();
     let mut ears = Vec::new();
     for name in interfaces {
         match open(name) {
             Ok(socket) => ears.push(Ear { name: name.clone(), socket }),
-            Err(error) => tracing::warn!("listening for LLDP on {name}: {error}"),
+            Err(error) => heard.failed.push(format!("listening for LLDP on {name} failed: {error}")),
         }
     }
-    let mut heard = BTreeMap::new();
     let began = Instant::now();
     while let Some(left) = wait.checked_sub(began.elapsed()).filter(|left| !left.is_zero()) {
         let patient = began.elapsed() < CARRIER_GRACE;
         if !ears.iter().any(|ear| patient || has_carrier(&ear.name)) {
             break;
         }
-        if let Err(error) = one_round(&mut ears, left.min(LOOK), &mut heard) {
-            tracing::warn!("listening for LLDP: {error}");
+        if let Err(error) = one_round(&mut ears, left.min(LOOK), &mut heard.units) {
+            heard.failed.push(format!("listening for LLDP failed: {error}"));
             break;
         }
     }
@@ -142,18 +152,17 @@ fn join(socket: &OwnedFd, index: i32, group: [u8; 6]) -> io::Result<()> {
 }
 
 /// Intel's X710 and its like (driver i40e) keep LLDP frames for themselves until they are told not to, by
-/// `/sys/kernel/debug/i40e/<pci address>/command`.
-pub fn stop_firmware_agents(pci_addresses: &[String]) {
+/// `/sys/kernel/debug/i40e/<pci address>/command`. Answers what failed, in words for the caller to say.
+pub fn stop_firmware_agents(pci_addresses: &[String]) -> Vec<String> {
     if pci_addresses.is_empty() {
-        return;
+        return Vec::new();
     }
     let mount = super::process::Mount { kind: "debugfs", on: DEBUGFS, options: "", trusted: false };
-    if let Err(error) = super::process::mount_one(&mount) {
-        tracing::warn!("mounting {DEBUGFS}, to stop the LLDP agents of i40e cards: {error}");
-    }
-    for failed in stop_below(&Path::new(DEBUGFS).join("i40e"), pci_addresses) {
-        tracing::warn!("{failed}; LLDP may not be heard on this card");
-    }
+    let mounted = super::process::mount_one(&mount)
+        .err()
+        .map(|error| format!("mounting {DEBUGFS}, to stop the LLDP agents of i40e cards, failed: {error}"));
+    let unstopped = stop_below(&Path::new(DEBUGFS).join("i40e"), pci_addresses);
+    mounted.into_iter().chain(unstopped).collect()
 }
 
 /// Answers what failed, in words.
@@ -164,9 +173,12 @@ fn stop_below(folder: &Path, pci_addresses: &[String]) -> Vec<String> {
             use std::io::Write;
             file.write_all(b"lldp stop")
         });
-        written
-            .err()
-            .map(|error| format!("stopping the LLDP agent of {pci} by {}: {error}", command.display()))
+        written.err().map(|error| {
+            format!(
+                "stopping the LLDP agent of {pci} by {} failed: {error}; LLDP may not be heard on this card",
+                command.display()
+            )
+        })
     };
     pci_addresses.iter().filter_map(stop).collect()
 }
@@ -204,7 +216,10 @@ mod tests {
     }
 
     #[test]
-    fn an_interface_that_is_not_there_does_not_delay() {
-        assert!(hear(&["no-such-link".into()], Duration::from_secs(60)).is_empty());
+    fn an_interface_that_is_not_there_does_not_delay_and_is_said() {
+        let heard = hear(&["no-such-link".into()], Duration::from_secs(60));
+        assert!(heard.units.is_empty());
+        assert_eq!(heard.failed.len(), 1);
+        assert!(heard.failed[0].starts_with("listening for LLDP on no-such-link failed: "), "{heard:?}");
     }
 }

@@ -408,10 +408,12 @@ impl Machine for LinuxMachine {
         keepers: &[String],
         wait: Duration,
     ) -> BTreeMap<String, Vec<u8>> {
-        if self.ramdisk {
-            lldp::stop_firmware_agents(keepers);
+        let unstopped = if self.ramdisk { lldp::stop_firmware_agents(keepers) } else { Vec::new() };
+        let lldp::Heard { units, failed } = lldp::hear(interfaces, wait);
+        for failed in unstopped.into_iter().chain(failed) {
+            tracing::warn!("{failed}");
         }
-        lldp::hear(interfaces, wait)
+        units
     }
 
     fn logs(&self) -> Vec<LogFile> {
