@@ -29,6 +29,7 @@ use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 use told::Told;
 
@@ -39,7 +40,7 @@ const TAGS_WATCH: Duration = Duration::from_secs(1);
 /// Route metrics: the boot NIC, and the base of all others.
 const BOOT_METRIC: u32 = 100;
 const OTHER_METRIC: u32 = 1000;
-/// Interfaces served at once; each has two threads.
+/// Network cards served at once; each has two threads, as has each of [`plan::VLANS`] interfaces that are made.
 const NICS: usize = 64;
 
 /// Serves all NICs until killed.
@@ -74,9 +75,11 @@ fn serve() -> io::Result<std::convert::Infallible> {
     loop {
         let mut links: Vec<Link> = room.kernel.links()?;
         links.sort_by_key(|link| (!room.is_boot(link), link.index));
-        room.served.retain(|_, thread| !thread.is_finished());
+        room.served.retain(|_, served| !served.thread.is_finished());
         let listeners = plan::listeners(&links, &plan, is_nic);
         told.listen(&listeners, patience);
+        // Asked before the news is read: who ends in between has its news read.
+        let is_listening = told.is_listening();
         for (name, tags) in told.news() {
             plan.hear(&name, &tags).iter().for_each(|text| logging::say(text));
         }
@@ -86,10 +89,10 @@ fn serve() -> io::Result<std::convert::Infallible> {
             room.take(step, &links);
         }
         // What was made is in the next list.
-        news.wait(match (made, listeners.is_empty()) {
+        news.wait(match (made, is_listening) {
             (true, _) => Duration::from_millis(200),
-            (false, false) => TAGS_WATCH,
-            (false, true) => LINKS_WATCH,
+            (false, true) => TAGS_WATCH,
+            (false, false) => LINKS_WATCH,
         })?;
     }
 }
@@ -118,9 +121,27 @@ struct Room {
     boot_mac: Option<MacAddress>,
     kernel: Netlink,
     board: Arc<Board>,
-    served: BTreeMap<u32, std::thread::JoinHandle<()>>,
+    served: BTreeMap<u32, Served>,
     refused: BTreeMap<String, String>,
     on: BTreeSet<u32>,
+}
+
+/// Who serves an interface, and whether that is a network card and not one that was made.
+struct Served {
+    is_nic: bool,
+    thread: JoinHandle<()>,
+}
+
+/// Whether one more can be served. Cards and what is made on them are counted apart: no card is crowded out by tags.
+fn has_slot(served: impl Iterator<Item = bool>, is_nic: bool) -> io::Result<()> {
+    let (most, what) = match is_nic {
+        true => (NICS, "network cards"),
+        false => (plan::VLANS, "tagged interfaces and bonds"),
+    };
+    match served.filter(|other| *other == is_nic).count() < most {
+        true => Ok(()),
+        false => Err(io::Error::other(format!("{most} {what} are served, and that is the most"))),
+    }
 }
 
 impl Room {
@@ -162,8 +183,12 @@ impl Room {
     }
 
     fn start(&mut self, link: Link, how: How) {
-        if self.served.contains_key(&link.index) || self.served.len() >= NICS || self.on.contains(&link.index)
-        {
+        if self.served.contains_key(&link.index) || self.on.contains(&link.index) {
+            return;
+        }
+        let is_nic = is_nic(&link);
+        let slot = has_slot(self.served.values().map(|served| served.is_nic), is_nic);
+        if !self.note(&link.name, "serving it", slot) {
             return;
         }
         let outcome = self.kernel.set_up(link.index);
@@ -183,7 +208,8 @@ impl Room {
         match how {
             How::Fixed(settings) if !settings.dhcp => {
                 let fixed = fixed::Served { link, boot, board, settings };
-                self.served.insert(index, std::thread::spawn(move || fixed.serve()));
+                let thread = std::thread::spawn(move || fixed.serve());
+                self.served.insert(index, Served { is_nic, thread });
             }
             How::Off => drop(self.on.insert(index)),
             How::Dynamic | How::Fixed(_) => {
@@ -191,7 +217,8 @@ impl Room {
                     fixed::Served { link: link.clone(), boot, board: Arc::clone(&board), settings }.apply();
                 }
                 let four = four::Served { link, boot, board };
-                self.served.insert(index, std::thread::spawn(move || four.serve()));
+                let thread = std::thread::spawn(move || four.serve());
+                self.served.insert(index, Served { is_nic, thread });
             }
         }
     }
@@ -239,6 +266,34 @@ fn random() -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_made_interface_too_many_is_said_and_no_card_is_crowded_out() {
+        let served = |index| (index, Served { is_nic: false, thread: std::thread::spawn(|| {}) });
+        let mut room = Room {
+            boot_mac: None,
+            kernel: Netlink::open(0).unwrap(),
+            board: Arc::default(),
+            served: (1000..).map(served).take(plan::VLANS).collect(),
+            refused: BTreeMap::new(),
+            on: BTreeSet::new(),
+        };
+        let (index, name) = (2000, "eth0.4000".to_owned());
+        let (mac, permanent, master) = (None, None, None);
+        let link =
+            Link { index, name, hardware: 1, mac, permanent, up: false, carrier: false, mtu: 1500, master };
+        room.start(link, How::Dynamic);
+        assert_eq!(room.served.len(), plan::VLANS);
+        assert_eq!(
+            room.refused.get("eth0.4000").map(String::as_str),
+            Some(
+                "eth0.4000: serving it failed: 64 tagged interfaces and bonds are served, and that is the most; trying again"
+            )
+        );
+        let served = || room.served.values().map(|served| served.is_nic);
+        assert!(has_slot(served(), true).is_ok());
+        assert!(has_slot(served().chain([true; NICS]), true).is_err());
+    }
 
     #[test]
     fn outside_the_ramdisk_the_network_is_left_alone() {

@@ -7,7 +7,7 @@ use ferric_common::ids::MacAddress;
 /// Names are at most 15 bytes (IFNAMSIZ).
 const NAME: usize = 15;
 /// Tagged interfaces that are made.
-const VLANS: usize = 64;
+pub const VLANS: usize = 64;
 const PARAMETER: &str = "ipa-enable-vlan-interfaces=";
 
 /// On which interface, and which tag.

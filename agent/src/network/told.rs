@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 /// The driver whose cards keep LLDP for themselves until they are told not to.
@@ -22,19 +22,24 @@ const PAUSE: Duration = Duration::from_secs(5);
 #[derive(Default)]
 pub struct Told {
     heard: Arc<Mutex<BTreeMap<String, Vec<u16>>>>,
-    /// Indexes of the NICs that were listened on.
-    begun: BTreeSet<u32>,
+    /// The NICs that were listened on, by index.
+    begun: BTreeMap<u32, JoinHandle<()>>,
 }
 
 impl Told {
     /// Begins to listen on each that is new. `patience`: silence after which the operator is told.
     pub fn listen(&mut self, links: &[&Link], patience: Duration) {
         for link in links {
-            if self.begun.insert(link.index) {
+            self.begun.entry(link.index).or_insert_with(|| {
                 let (name, heard) = (link.name.clone(), Arc::clone(&self.heard));
-                thread::spawn(move || listen(&name, patience, &heard));
-            }
+                thread::spawn(move || listen(&name, patience, &heard))
+            });
         }
+    }
+
+    /// Whether anything may still be heard, other than what waits for [`Told::news`].
+    pub fn is_listening(&self) -> bool {
+        self.begun.values().any(|listener| !listener.is_finished())
     }
 
     /// What was heard since the last call: interfaces and their tags.
@@ -112,6 +117,18 @@ mod tests {
         assert_eq!(complaints(vec![], false, patience), [""; 0]);
         assert_eq!(complaints(failed(), false, patience), failed());
         assert_eq!(complaints(failed(), true, patience), failed());
+    }
+
+    #[test]
+    fn nobody_listens_any_longer_when_each_switch_has_spoken() {
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let listener = thread::spawn(move || ended.recv().unwrap_or_default());
+        let told = Told { begun: BTreeMap::from([(2, listener)]), ..Told::default() };
+        assert!(told.is_listening() && !Told::default().is_listening());
+        drop(end);
+        while told.is_listening() {
+            thread::yield_now();
+        }
     }
 
     #[test]
