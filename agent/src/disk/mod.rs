@@ -8,6 +8,7 @@ mod kept;
 pub mod layout;
 pub mod look;
 pub mod raid;
+mod stays;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod wait;

@@ -9,6 +9,7 @@ use super::choose::candidate;
 use super::holders::{self, Held};
 use super::kept;
 use super::look::{self, Device, Look};
+use super::stays::{Stays, Tie};
 use crate::platform::block::BlockDevice;
 use crate::platform::machine::{DiskFacts, Machine, MachineError};
 use ferric_common::formats::signatures::{self, Spot};
@@ -104,7 +105,8 @@ pub fn metadata(disk: &dyn BlockDevice) -> Result<WipeReport, WipeError> {
 /// Blanks the metadata of all disks and their partitions, in reverse order of their names (partitions first).
 ///
 /// Left alone: disks in the node's `skip_block_devices`, read-only ones, the conductor's virtual floppy, and members of
-/// software RAID arrays with their disks if the node is meant to keep its arrays. Returns `null`, as upstream does.
+/// software RAID arrays with their disks if the node is meant to keep its arrays; and other paths to any of these. Returns
+/// `null`, as upstream does.
 ///
 /// # Errors
 /// [`EraseError`]: a protected file system anywhere (then nothing is erased), or the list of devices that failed.
@@ -133,11 +135,13 @@ fn released(
     rules: holders::Rules,
     failures: &mut Vec<String>,
 ) -> Result<Vec<Device>, EraseError> {
-    let mut devices = Vec::new();
-    for facts in machine.disks().map_err(EraseError::List)? {
+    let disks = machine.disks().map_err(EraseError::List)?;
+    let (mut devices, mut free, mut stays) = (Vec::new(), Vec::new(), Stays::default());
+    for facts in &disks {
         let name = &facts.disk.name;
-        if let Some(why) = left_alone(machine, &facts, skip) {
+        if let Some(why) = left_alone(machine, facts, skip) {
             tracing::info!(disk = name, "left alone: {why}");
+            stays.add(facts);
             continue;
         }
         if !rules.keeps_arrays && look::is_array(name) {
@@ -145,18 +149,31 @@ fn released(
             continue;
         }
         match holders::take_down(machine, name, rules) {
+            Ok(arrays) if arrays.is_empty() => free.push(facts),
             Ok(arrays) => {
-                let mut partitions = machine.partitions(name).map_err(EraseError::List)?;
-                if arrays.is_empty() {
-                    devices.push(Device::disk(name, &partitions));
-                } else {
-                    tracing::info!(disk = name, "left alone: under {}", arrays.join(", "));
-                    partitions = kept::beside(machine, partitions).map_err(EraseError::List)?;
-                }
-                devices.extend(partitions.into_iter().map(Device::partition));
+                tracing::info!(disk = name, "left alone: under {}", arrays.join(", "));
+                stays.add(facts);
+                let partitions = machine.partitions(name).map_err(EraseError::List)?;
+                let beside = kept::beside(machine, partitions).map_err(EraseError::List)?;
+                devices.extend(beside.into_iter().map(Device::partition));
             }
             Err(Held::Stop(error)) => return Err(error),
-            Err(Held::Busy(why)) => failures.push(format!("\"{name}\": {why}")),
+            Err(Held::Busy(why)) => {
+                stays.add(facts);
+                failures.push(format!("\"{name}\": {why}"));
+            }
+        }
+    }
+    for facts in free {
+        let name = &facts.disk.name;
+        match stays.tie(machine, facts) {
+            Tie::Free => {
+                let partitions = machine.partitions(name).map_err(EraseError::List)?;
+                devices.push(Device::disk(name, &partitions));
+                devices.extend(partitions.into_iter().map(Device::partition));
+            }
+            Tie::Path(why) => tracing::info!(disk = name, "left alone: {why}"),
+            Tie::Unclear(why) => failures.push(format!("\"{name}\": {why}")),
         }
     }
     devices.sort_by(|a, b| b.name.cmp(&a.name));

@@ -75,6 +75,13 @@ pub trait Machine: Send + Sync {
     fn partitions(&self, disk: &str) -> Result<Vec<String>, MachineError>;
     /// Opens a disk exclusively, for direct I/O. Refuses one that is mounted or held (md, LVM, dm).
     fn open_disk(&self, name: &str) -> Result<Arc<dyn BlockDevice>, MachineError>;
+    /// Opens a disk to be read alone, by direct I/O, also one that is in use. Writing to it is an error.
+    ///
+    /// # Errors
+    /// It cannot be opened, or is not ours.
+    fn peek_disk(&self, name: &str) -> Result<Arc<dyn BlockDevice>, MachineError> {
+        Err(MachineError::NotOurs { action: "read", what: name.to_owned() })
+    }
     /// The first MiB of a disk, also of one that is in use.
     ///
     /// # Errors

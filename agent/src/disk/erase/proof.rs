@@ -75,6 +75,11 @@ impl Marks {
         bytes
     }
 
+    /// Where the samples are.
+    pub fn samples(&self) -> impl Iterator<Item = (DiskOffset, ByteCount)> {
+        self.places.iter().map(|at| (DiskOffset(*at), ByteCount(self.length)))
+    }
+
     /// Writes the marks and flushes. What was at the samples is lost.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ use crate::disk::choose::candidate;
 use crate::disk::holders::{self, Held};
 use crate::disk::kept::{self, Kept};
 use crate::disk::look::{self, Device, Look};
+use crate::disk::stays::{Stays, Tie};
 use crate::disk::wipe::EraseError;
 use crate::platform::machine::{DiskFacts, Machine};
 use ferric_common::hints::SkipList;
@@ -53,15 +54,14 @@ pub fn choose(machine: &dyn Machine, node: &Value, settings: &Settings) -> Resul
     };
     kept::run_arrays(machine, rules)?;
     let mut targets = Targets::default();
-    let mut chosen: Vec<DiskFacts> = Vec::new();
-    let mut staying = Vec::new();
+    let (mut chosen, mut stays) = (Vec::new(), Stays::default());
     let disks = machine.disks().map_err(EraseError::List)?;
     let kept = Kept { machine, disks: &disks, volume_names: &skip.volume_names };
     for facts in &disks {
         let name = facts.disk.name.clone();
         if skip.skips(&candidate(facts)) || look::is_kept_array(machine, &name, &skip.volume_names) {
             tracing::info!(disk = name, "left alone: in skip_block_devices");
-            staying.push(name);
+            stays.add(facts);
             continue;
         }
         if !rules.keeps_arrays && look::is_array(&name) {
@@ -69,34 +69,36 @@ pub fn choose(machine: &dyn Machine, node: &Value, settings: &Settings) -> Resul
             continue;
         }
         match judge(&kept, facts, settings, rules)? {
-            Verdict::Erase => chosen.push(facts.clone()),
+            Verdict::Erase => chosen.push(facts),
             Verdict::Left(why) => {
-                staying.push(name.clone());
+                stays.add(facts);
                 targets.left.push((name, why));
             }
             Verdict::Failed(why) => {
-                staying.push(name.clone());
+                stays.add(facts);
                 targets.failures.push((name, why));
             }
         }
     }
-    let mut stays: BTreeMap<_, &str> = BTreeMap::new();
-    let named = |facts: &&DiskFacts| staying.contains(&facts.disk.name);
-    stays.extend(
-        disks
-            .iter()
-            .filter(named)
-            .filter_map(|facts| Some((paths::identity(facts)?, facts.disk.name.as_str()))),
-    );
-    let mut groups: BTreeMap<_, usize> = BTreeMap::new();
-    for facts in &chosen {
+    let mut free = Vec::new();
+    let mut tied = Vec::new();
+    for facts in chosen {
         let name = facts.disk.name.clone();
-        let identity = paths::identity(facts);
-        if let Some(other) = identity.and_then(|identity| stays.get(&identity)) {
-            targets.left.push((name, format!("it is another path to {other}, which is not erased")));
-            continue;
+        match stays.tie(machine, facts) {
+            Tie::Free => {
+                free.push(facts);
+                continue;
+            }
+            Tie::Path(why) => targets.left.push((name, why)),
+            Tie::Unclear(why) => targets.failures.push((name, why)),
         }
-        let plan = plan(&kind(machine, facts, settings, &staying), settings);
+        tied.push(facts);
+    }
+    tied.into_iter().for_each(|facts| stays.add(facts));
+    let mut groups: BTreeMap<_, usize> = BTreeMap::new();
+    for facts in free {
+        let (name, identity) = (facts.disk.name.clone(), paths::identity(facts));
+        let plan = plan(&kind(machine, facts, settings, &stays), settings);
         let target = Target { plan, name, paths: Vec::new() };
         let group = identity.map(|identity| *groups.entry(identity).or_insert(targets.erase.len()));
         match group.and_then(|group| targets.erase.get_mut(group)) {
@@ -173,12 +175,12 @@ fn is_ata(facts: &DiskFacts) -> bool {
     tran == Some("sata") || facts.disk.vendor.as_deref() == Some("ATA") && tran != Some("usb")
 }
 
-fn kind(machine: &dyn Machine, facts: &DiskFacts, settings: &Settings, staying: &[String]) -> Kind {
+fn kind(machine: &dyn Machine, facts: &DiskFacts, settings: &Settings, stays: &Stays<'_>) -> Kind {
     let name = &facts.disk.name;
     if let Some(drive) = drive_of(name)
         && settings.nvme
     {
-        let neighbours_stay = staying.iter().any(|other| drive_of(other) == Some(drive));
+        let neighbours_stay = stays.names().any(|other| drive_of(other) == Some(drive));
         return Kind::Nvme { abilities: abilities(machine, name), neighbours_stay };
     }
     if is_ata(facts)

@@ -137,6 +137,11 @@ fn a_drive_that_refuses_identify_is_overwritten_where_that_is_allowed() {
     assert!(is_blank(&disk));
 }
 
+type Step = fn(&dyn Machine, &Value, &dyn Watch) -> Result<Value, EraseError>;
+/// All that erase disks.
+const STEPS: [Step; 3] =
+    [erase_devices, erase_devices_express, |machine, node, _| wipe::erase_devices_metadata(machine, node)];
+
 /// A device of this name that is the given disk.
 fn path(machine: FakeMachine, name: &str, disk: &Arc<MemDisk>, wwn: &str) -> FakeMachine {
     let mut facts = facts(name, SIZE, "SN1");
@@ -170,19 +175,41 @@ fn disks_that_share_a_name_are_each_erased() {
 
 #[test]
 fn a_path_to_a_disk_that_stays_is_left_alone_and_a_disk_that_fails_is_told_once() {
-    let kept = disk("/dev/sda");
-    let machine = path(path(FakeMachine::new(), "/dev/sda", &kept, "0x5000"), "/dev/sdb", &kept, "0x5000");
-    let node = json!({"properties": {"skip_block_devices": [{"name": "/dev/sda"}]}});
-    let result = erase_devices(&machine, &node, &Quiet::default()).unwrap();
-    assert_eq!(
-        result,
-        json!({"/dev/sdb": {"left_alone": "it is another path to /dev/sda, which is not erased"}})
-    );
-    assert!(kept.content().iter().all(|byte| *byte == 0xA5));
+    let left = json!({"/dev/sdb": {"left_alone": "it is another path to /dev/sda, which is not erased"}});
+    for (step, want) in STEPS.into_iter().zip([left, json!({}), Value::Null]) {
+        let kept = Arc::new(MemDisk::new(SIZE).named("/dev/sda").holding(b"a volume of others"));
+        let machine =
+            path(path(FakeMachine::new(), "/dev/sda", &kept, "0x5000"), "/dev/sdb", &kept, "0x5000");
+        let node = json!({"properties": {"skip_block_devices": [{"name": "/dev/sda"}]}});
+        assert_eq!(step(&machine, &node, &Quiet::default()).unwrap(), want);
+        assert!(kept.log().is_empty());
+    }
     let bad = Arc::new(MemDisk::new(SIZE).named("/dev/sda").with_fault(Fault::Read(5 * MIB)));
     let machine = path(path(FakeMachine::new(), "/dev/sda", &bad, "0x5000"), "/dev/sdb", &bad, "0x5000");
     let error = erase(&machine, json!({})).unwrap_err();
     assert!(error.contains("\"/dev/sda\"") && error.contains("medium error"), "{error}");
+}
+
+#[test]
+fn a_disk_with_the_names_of_one_that_stays_is_erased_or_a_failure() {
+    for step in STEPS {
+        let (kept, other) =
+            (disk("/dev/sda"), Arc::new(MemDisk::new(SIZE).named("/dev/sdb").holding(b"tenant")));
+        let machine =
+            path(path(FakeMachine::new(), "/dev/sda", &kept, "0x5000"), "/dev/sdb", &other, "0x5000");
+        let node = json!({"properties": {"skip_block_devices": [{"name": "/dev/sda"}]}});
+        step(&machine, &node, &Quiet::default()).unwrap();
+        assert!(kept.log().is_empty() && other.content().iter().take(MIB as usize).all(|byte| *byte == 0));
+        let other = disk("/dev/sdb");
+        let machine =
+            path(path(FakeMachine::new(), "/dev/sda", &kept, "0x5000"), "/dev/sdb", &other, "0x5000");
+        let error = step(&machine, &node, &Quiet::default()).unwrap_err().to_string();
+        assert!(
+            error.contains("\"/dev/sdb\": /dev/sdb cannot be told apart from /dev/sda, which stays"),
+            "{error}"
+        );
+        assert!(kept.log().is_empty() && other.log().is_empty());
+    }
 }
 
 #[test]
@@ -343,7 +370,6 @@ fn arrays_of_the_node_are_erased_as_disks_and_named_ones_stay() {
 
 #[test]
 fn kept_arrays_run_first_also_when_disks_are_erased_whole() {
-    type Step = fn(&dyn Machine, &Value, &dyn Watch) -> Result<Value, EraseError>;
     let steps: [(Step, bool); 2] = [(erase_devices, true), (erase_devices_express, false)];
     for (step, is_whole) in steps {
         let (member, drive, array) = (disk("/dev/vda"), disk("/dev/nvme0n1"), disk("/dev/md127"));

@@ -189,6 +189,9 @@ impl Machine for FakeMachine {
         self.note(Call::Opened(name.to_owned()));
         self.open(name)
     }
+    fn peek_disk(&self, name: &str) -> Result<Arc<dyn BlockDevice>, MachineError> {
+        self.open(name)
+    }
     fn head(&self, disk: &str) -> Result<Vec<u8>, MachineError> {
         let device = self.open(disk)?;
         let length = device.size().0.min(1 << 20) as usize;

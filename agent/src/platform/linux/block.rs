@@ -32,13 +32,26 @@ const FILE_SECTOR: u64 = 512;
 /// # Errors
 /// Those of `open`; `InvalidInput` if it is neither a block device nor a regular file, or its size cannot be a disk's.
 pub fn open(path: &Path) -> io::Result<LinuxBlock> {
+    open_for(path, true)
+}
+
+/// Opens `path` to be read alone, also while others use it.
+///
+/// # Errors
+/// As [`open`].
+pub fn peek(path: &Path) -> io::Result<LinuxBlock> {
+    open_for(path, false)
+}
+
+fn open_for(path: &Path, writing: bool) -> io::Result<LinuxBlock> {
     let kind = std::fs::metadata(path)?.file_type();
     let flags = match (kind.is_block_device(), kind.is_file()) {
-        (true, _) => OFlag::O_DIRECT | OFlag::O_EXCL | OFlag::O_CLOEXEC,
-        (_, true) => OFlag::O_DIRECT | OFlag::O_CLOEXEC,
+        (true, _) if writing => OFlag::O_DIRECT | OFlag::O_EXCL | OFlag::O_CLOEXEC,
+        (true, _) | (_, true) => OFlag::O_DIRECT | OFlag::O_CLOEXEC,
         _ => return Err(invalid(path, "is neither a block device nor a regular file")),
     };
-    let with = |flags: OFlag| OpenOptions::new().read(true).write(true).custom_flags(flags.bits()).open(path);
+    let with =
+        |flags: OFlag| OpenOptions::new().read(true).write(writing).custom_flags(flags.bits()).open(path);
     // Some file systems (older tmpfs) have no direct I/O: a regular file there is written through the cache.
     let mut file = match with(flags) {
         Err(e) if kind.is_file() && e.raw_os_error() == Some(libc::EINVAL) => with(OFlag::O_CLOEXEC)?,
@@ -205,6 +218,15 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         file.as_file().set_len(bytes).unwrap();
         file
+    }
+
+    #[test]
+    fn what_is_opened_to_be_read_is_not_written() {
+        let file = sized(1 << 20);
+        let disk = peek(file.path()).unwrap();
+        crate::disk::aligned::write(&disk, DiskOffset(0), b"new").unwrap_err();
+        let bytes = crate::disk::aligned::read(&disk, DiskOffset(0), ByteCount(3)).unwrap();
+        assert_eq!((disk.size(), bytes), (ByteCount(1 << 20), vec![0; 3]));
     }
 
     #[test]

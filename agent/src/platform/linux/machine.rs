@@ -187,6 +187,14 @@ impl Machine for LinuxMachine {
         }
     }
 
+    fn peek_disk(&self, name: &str) -> Result<Arc<dyn BlockDevice>, MachineError> {
+        self.must_be_ours("read", name)?;
+        match super::block::peek(Path::new(name)) {
+            Ok(device) => Ok(Arc::new(device)),
+            Err(source) => Err(MachineError::Io { action: "opening", what: name.to_owned(), source }),
+        }
+    }
+
     fn head(&self, disk: &str) -> Result<Vec<u8>, MachineError> {
         self.must_be_ours("read", disk)?;
         let mut head = Vec::new();
