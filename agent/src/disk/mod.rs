@@ -7,6 +7,7 @@ pub mod holders;
 mod kept;
 pub mod layout;
 pub mod look;
+mod member;
 pub mod raid;
 mod stays;
 #[cfg(test)]

@@ -7,8 +7,9 @@
 use super::aligned;
 use super::choose::candidate;
 use super::holders::{self, Held};
-use super::kept;
+use super::kept::{self, Kept};
 use super::look::{self, Device, Look};
+use super::member;
 use super::stays::{Stays, Tie};
 use crate::platform::block::BlockDevice;
 use crate::platform::machine::{DiskFacts, Machine, MachineError};
@@ -121,7 +122,7 @@ pub fn erase_devices_metadata(machine: &dyn Machine, node: &Value) -> Result<Val
     kept::run_arrays(machine, rules)?;
     let mut failures = Vec::new();
     let devices = released(machine, &skip, rules, &mut failures)?;
-    for device in looked_at(machine, devices, rules, &mut failures)? {
+    for device in looked_at(machine, devices, &skip, rules, &mut failures)? {
         erase(machine, &device, &mut failures);
     }
     if failures.is_empty() { Ok(Value::Null) } else { Err(EraseError::Failed(failures.join("; "))) }
@@ -136,6 +137,7 @@ fn released(
     failures: &mut Vec<String>,
 ) -> Result<Vec<Device>, EraseError> {
     let disks = machine.disks().map_err(EraseError::List)?;
+    let kept = Kept { machine, disks: &disks, volume_names: &skip.volume_names };
     let (mut devices, mut free, mut stays) = (Vec::new(), Vec::new(), Stays::default());
     for facts in &disks {
         let name = &facts.disk.name;
@@ -153,6 +155,8 @@ fn released(
             Ok(arrays) => {
                 tracing::info!(disk = name, "left alone: under {}", arrays.join(", "));
                 stays.add(facts);
+                let asleep = kept.asleep(&arrays).map(|array| kept::not_running(name, array));
+                failures.extend(asleep.map(|why| format!("\"{name}\": {why}")));
                 let partitions = machine.partitions(name).map_err(EraseError::List)?;
                 let beside = kept::beside(machine, partitions).map_err(EraseError::List)?;
                 devices.extend(beside.into_iter().map(Device::partition));
@@ -197,9 +201,11 @@ fn left_alone(machine: &dyn Machine, facts: &DiskFacts, skip: &SkipList) -> Opti
 fn looked_at(
     machine: &dyn Machine,
     devices: Vec<Device>,
+    skip: &SkipList,
     rules: holders::Rules,
     failures: &mut Vec<String>,
 ) -> Result<Vec<Device>, EraseError> {
+    let disks = machine.disks().map_err(EraseError::List)?;
     let (mut erasable, mut members) = (Vec::new(), BTreeSet::new());
     for device in devices {
         match device.look(machine) {
@@ -207,8 +213,15 @@ fn looked_at(
                 return Err(EraseError::Protected { what, device: device.name });
             }
             Ok(Look::RaidMember) if rules.keeps_arrays => {
-                tracing::warn!(device = device.name, "left alone: a member of a software RAID array");
-                members.insert(device.name);
+                let name = device.name;
+                match member::may_stay(machine, &disks, &skip.volume_names, &name) {
+                    Some(why) => tracing::warn!(device = name, "left alone: {why}"),
+                    None => {
+                        let why = kept::not_running(&name, "a software RAID array");
+                        failures.push(format!("\"{name}\": {why}"));
+                    }
+                }
+                members.insert(name);
             }
             Ok(Look::VirtualFloppy) => {
                 tracing::info!(device = device.name, "left alone: it is the conductor's virtual floppy")

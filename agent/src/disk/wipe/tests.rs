@@ -216,7 +216,8 @@ fn skipped_read_only_and_raid_members_are_left_alone() {
     bench.disk("/dev/sda1").put(4096, b"\xfc\x4e\x2b\xa9\x01");
     let raid = json!({"logical_disks": [{"controller": "software", "raid_level": "1"}]});
     let (result, blank, _) = bench.run(json!({"properties": {}, "raid_config": raid}));
-    assert!(result.is_ok());
+    let error = result.unwrap_err().to_string();
+    assert!(error.contains("/dev/sda1 is a member of a software RAID array that the node keeps"), "{error}");
     assert_eq!(blank, ["/dev/sda2"], "the table of a disk is what its members are found by");
     let (result, blank, _) = bench.run(json!({"properties": {}}));
     assert!(result.is_ok());
@@ -261,8 +262,10 @@ fn mappings_go_first_and_members_of_a_kept_array_stay() {
     assert_eq!(held(true), [0x55, 0xaa]);
 }
 
+type Disks = BTreeMap<&'static str, Arc<FileDisk>>;
+
 /// `sda1` and all of `sdb` are the array `data`, which nobody has run yet; `sda2` is beside it.
-fn with_sleeping_array() -> (BTreeMap<&'static str, Arc<FileDisk>>, FakeMachine) {
+fn with_sleeping_array() -> (Disks, FakeMachine) {
     let mut machine = FakeMachine::new().with_partitions("/dev/sda", &["/dev/sda1", "/dev/sda2"]);
     let mut disks = BTreeMap::new();
     for name in ["/dev/md127", "/dev/sda", "/dev/sda1", "/dev/sda2", "/dev/sdb"] {
@@ -306,6 +309,58 @@ fn kept_arrays_run_before_anything_is_erased_and_the_disks_under_them_keep_their
         let woken = [Call::Assembled, Call::Reread("/dev/md127".into())];
         assert_eq!(machine.calls().starts_with(&woken), blank.len() < 3, "{node}");
     }
+}
+
+#[test]
+fn a_kept_array_that_does_not_run_is_a_failure_and_a_member_that_a_running_one_lost_is_not() {
+    let raid = json!({"logical_disks": [{"controller": "software", "raid_level": "1"}]});
+    let named = json!({"skip_block_devices": [{"volume_name": "data"}]});
+    let failure = |node: Value, change: &dyn Fn(&Disks)| {
+        let (disks, machine) = with_sleeping_array();
+        // A third disk, of an array that nobody runs.
+        let disk = Arc::new(FileDisk::new(16 * MIB, 512));
+        let opened = Arc::clone(&disk);
+        let machine = machine.with_disk(facts("/dev/sdc", 16 * MIB, "c"), move || {
+            Ok(Arc::clone(&opened) as Arc<dyn BlockDevice>)
+        });
+        let mut disks = disks;
+        disks.insert("/dev/sdc", disk);
+        change(&disks);
+        let before = disks["/dev/sdc"].bytes(0, 1 << 20);
+        let result = erase_devices_metadata(&machine, &node);
+        assert_eq!(disks["/dev/sdc"].bytes(0, 1 << 20), before);
+        result.err().map(|error| error.to_string()).unwrap_or_default()
+    };
+    let member = |disk: &FileDisk, id: u8, name: &[u8]| {
+        disk.put(4096, b"\xfc\x4e\x2b\xa9\x01");
+        disk.put(4096 + 16, &[id; 16]);
+        disk.put(4096 + 32, name);
+    };
+    let kept = json!({ "raid_config": raid });
+    let lost = |id: u8| {
+        move |disks: &Disks| {
+            member(&disks["/dev/sdb"], 7, b"host:data");
+            member(&disks["/dev/sdc"], id, b"host:data");
+        }
+    };
+    assert_eq!(failure(kept.clone(), &lost(7)), "");
+    let error = failure(kept.clone(), &lost(8));
+    assert!(
+        error.contains("\"/dev/sdc\": /dev/sdc is a member of a software RAID array that the node keeps"),
+        "{error}"
+    );
+    // One of the skip list is not the cleaning's to judge.
+    assert_eq!(failure(json!({"raid_config": raid, "properties": named}), &lost(8)), "");
+
+    let member = Arc::new(FileDisk::new(16 * MIB, 512));
+    let machine = FakeMachine::new()
+        .with_disk(facts("/dev/sda", 16 * MIB, "a"), move || Ok(Arc::clone(&member) as Arc<dyn BlockDevice>))
+        .with_holder("/dev/sda", "/dev/md0", HolderKind::Array);
+    let error = erase_devices_metadata(&machine, &kept).unwrap_err().to_string();
+    assert!(
+        error.contains("/dev/sda is a member of /dev/md0 that the node keeps, and the array is not"),
+        "{error}"
+    );
 }
 
 #[test]
