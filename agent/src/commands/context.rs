@@ -128,7 +128,7 @@ impl Job {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::disk::wait::Patience;
+    use crate::disk::patience::Patience;
     use crate::platform::fake::machine::{FakeMachine, facts};
     use crate::platform::machine::Drivers;
     use crate::testing::{Act, ScriptedWriter};

@@ -1,6 +1,6 @@
 //! What a deployment allows, told apart from how it is asked for. Pure.
 
-use crate::disk::wait;
+use crate::disk::patience;
 use crate::image::{Patience, Verify};
 
 /// What the configuration and the lookup answer allow.
@@ -26,5 +26,5 @@ pub struct Rules {
     /// At which priority a deployment has files injected; 0: only where it is asked for.
     pub inject_priority: u32,
     /// How long a missing root disk is waited for.
-    pub disk_wait: wait::Patience,
+    pub disk_wait: patience::Patience,
 }

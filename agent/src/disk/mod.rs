@@ -8,6 +8,7 @@ mod kept;
 pub mod layout;
 pub mod look;
 mod member;
+pub mod patience;
 pub mod raid;
 mod stays;
 #[cfg(test)]

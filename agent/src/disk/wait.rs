@@ -6,35 +6,14 @@
 //! still loading are waited for first, and nothing is waited for twice or in vain.
 
 use super::choose::{self, ChooseError};
+use super::patience::{Patience, SHORTEST_PAUSE};
 use super::wipe::chain;
 use crate::platform::machine::{Drivers, Machine};
 use serde_json::{Map, Value};
 use std::time::Duration;
 
-/// Between two looks, if the settings do not ask for a shorter pause: a disk that has come is not left waiting.
-const LONGEST_PAUSE: Duration = Duration::from_millis(500);
-const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 /// Drivers of most machines are loaded sooner.
 const WORTH_SAYING: Duration = Duration::from_secs(1);
-
-/// `disk_wait_attempts` and `disk_wait_delay`.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Patience {
-    /// 0: nothing is waited for.
-    pub attempts: u32,
-    pub delay: Duration,
-}
-
-impl Patience {
-    /// From the first look to the last.
-    pub fn whole(self) -> Duration {
-        self.delay.saturating_mul(self.attempts.saturating_sub(1))
-    }
-
-    pub fn pause(self) -> Duration {
-        self.delay.clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
-    }
-}
 
 /// What a node says of its disks; of a node that nobody knows yet, nothing.
 #[derive(Clone, Debug, Default)]

@@ -1,7 +1,8 @@
 //! Slow disks: waited for before anybody hears of this machine's inventory, or of the machine.
 
 use crate::config::Config;
-use crate::disk::wait::{self, Patience, Wanted};
+use crate::disk::patience::Patience;
+use crate::disk::wait::{self, Wanted};
 use crate::platform::machine::Machine;
 use std::sync::Arc;
 

@@ -43,6 +43,8 @@ pub mod disk {
     #[rustfmt::skip]
     #[path = "../../../agent/src/disk/layout.rs"]
     pub mod layout;
+    #[path = "../../../agent/src/disk/patience.rs"]
+    pub mod patience;
 }
 #[path = "."]
 pub mod fetch {
@@ -78,10 +80,10 @@ pub mod image {
     #[path = "../../../agent/src/image/verify.rs"]
     mod verify;
     pub use error::ImageError;
+    pub use ferric_common::images::{ImageFormat, Packing};
     pub use formats::permit;
     pub use patience::{Patience, Timeouts};
     pub use progress::CancelFlag;
-    pub use ferric_common::images::{ImageFormat, Packing};
     pub use verify::Verify;
 }
 #[path = "."]
