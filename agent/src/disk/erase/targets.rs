@@ -16,7 +16,7 @@ use ferric_common::hints::SkipList;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
-/// A disk and how it is erased.
+/// A disk, or a partition beside an array that stays, and how it is erased.
 #[derive(Clone, Debug)]
 pub struct Target {
     pub name: String,
@@ -37,6 +37,11 @@ pub struct Targets {
 enum Verdict {
     Erase,
     Left(String),
+    /// It stays under kept arrays; these partitions of it are in none.
+    Under {
+        why: String,
+        beside: Vec<String>,
+    },
     Failed(String),
 }
 
@@ -54,7 +59,7 @@ pub fn choose(machine: &dyn Machine, node: &Value, settings: &Settings) -> Resul
     };
     kept::run_arrays(machine, rules)?;
     let mut targets = Targets::default();
-    let (mut chosen, mut stays) = (Vec::new(), Stays::default());
+    let (mut chosen, mut beside, mut stays) = (Vec::new(), Vec::new(), Stays::default());
     let disks = machine.disks().map_err(EraseError::List)?;
     let kept = Kept { machine, disks: &disks, volume_names: &skip.volume_names };
     for facts in &disks {
@@ -73,6 +78,11 @@ pub fn choose(machine: &dyn Machine, node: &Value, settings: &Settings) -> Resul
             Verdict::Left(why) => {
                 stays.add(facts);
                 targets.left.push((name, why));
+            }
+            Verdict::Under { why, beside: partitions } => {
+                stays.add(facts);
+                targets.left.push((name, why));
+                beside.extend(partitions);
             }
             Verdict::Failed(why) => {
                 stays.add(facts);
@@ -106,6 +116,9 @@ pub fn choose(machine: &dyn Machine, node: &Value, settings: &Settings) -> Resul
             None => targets.erase.push(target),
         }
     }
+    // A drive's own command would take its array along.
+    let partition = |name| Target { name, plan: plan(&Kind::Plain, settings), paths: Vec::new() };
+    targets.erase.extend(beside.into_iter().map(partition));
     Ok(targets)
 }
 
@@ -133,7 +146,7 @@ fn judge(
         Ok(arrays) => {
             return Ok(match kept.asleep(&arrays) {
                 Some(array) => Verdict::Failed(kept::not_running(name, array)),
-                None => Verdict::Left(kept.words(&arrays)),
+                None => under(kept, name, &arrays, rules)?,
             });
         }
         Err(Held::Stop(error)) => return Err(error),
@@ -152,21 +165,51 @@ fn judge(
     let devices = std::iter::once(Device::disk(name, &partitions))
         .chain(partitions.iter().cloned().map(Device::partition));
     for device in devices {
-        match device.look(machine) {
-            Ok(Look::Protected(what)) if !rules.insists => {
-                return Err(EraseError::Protected { what, device: device.name });
-            }
-            Ok(Look::RaidMember) if rules.keeps_arrays => {
-                return Ok(Verdict::Failed(kept::not_running(&device.name, "a software RAID array")));
-            }
-            Ok(Look::VirtualFloppy) => {
-                return Ok(Verdict::Left("it is the conductor's virtual floppy".into()));
-            }
-            Ok(_) => {}
-            Err(why) => return Ok(Verdict::Failed(why)),
+        if let Some(verdict) = hindrance(machine, device, rules)? {
+            return Ok(verdict);
         }
     }
     Ok(Verdict::Erase)
+}
+
+/// Of a disk under arrays that are kept.
+fn under(
+    kept: &Kept<'_>,
+    name: &str,
+    arrays: &[String],
+    rules: holders::Rules,
+) -> Result<Verdict, EraseError> {
+    let partitions = kept.machine.partitions(name).map_err(EraseError::List)?;
+    let beside = kept::beside(kept.machine, partitions).map_err(EraseError::List)?;
+    for partition in beside.iter().cloned() {
+        if let Some(verdict) = hindrance(kept.machine, Device::partition(partition), rules)? {
+            return Ok(verdict);
+        }
+    }
+    let mut why = kept.words(arrays);
+    if !beside.is_empty() {
+        why.push_str(&format!("; its other partitions are erased by themselves: {}", beside.join(", ")));
+    }
+    Ok(Verdict::Under { why, beside })
+}
+
+/// Why a disk or partition is not erased, by what is on it.
+fn hindrance(
+    machine: &dyn Machine,
+    device: Device,
+    rules: holders::Rules,
+) -> Result<Option<Verdict>, EraseError> {
+    Ok(match device.look(machine) {
+        Ok(Look::Protected(what)) if !rules.insists => {
+            return Err(EraseError::Protected { what, device: device.name });
+        }
+        Ok(Look::RaidMember) if rules.keeps_arrays => {
+            Some(Verdict::Failed(kept::not_running(&device.name, "a software RAID array")))
+        }
+        Ok(Look::VirtualFloppy) => Some(Verdict::Left("it is the conductor's virtual floppy".into())),
+        Ok(_) => None,
+        Err(why) => Some(Verdict::Failed(why)),
+    })
 }
 
 /// SATA drives, also behind SAS adapters. Not behind USB: bridges forward some of the commands and hang on others.

@@ -369,6 +369,37 @@ fn arrays_of_the_node_are_erased_as_disks_and_named_ones_stay() {
 }
 
 #[test]
+fn partitions_beside_a_kept_array_are_erased_and_named() {
+    let names = ["/dev/vda", "/dev/vda1", "/dev/vda2", "/dev/md127"];
+    let disks = names.map(disk);
+    let mut machine = FakeMachine::new().with_partitions("/dev/vda", &["/dev/vda1", "/dev/vda2"]);
+    for disk in &disks {
+        machine = with(machine, disk, |_| {});
+    }
+    machine.set_disks(["/dev/vda", "/dev/md127"].map(|name| facts(name, SIZE, name)).into());
+    let machine = machine.with_array(ArrayOrder {
+        device: "/dev/md127".into(),
+        name: "system".into(),
+        level: "1",
+        metadata: "1.2",
+        members: vec!["/dev/vda1".into()],
+    });
+    let raid = json!({"raid_config": {"logical_disks": [{"controller": "software"}]}});
+    let result = erase_devices(&machine, &raid, &Quiet::default()).unwrap();
+    assert_eq!(disks.each_ref().map(|disk| is_blank(disk)), [false, false, true, true]);
+    assert_eq!(
+        result["/dev/vda"]["left_alone"],
+        "it is a member of /dev/md127, which is erased as a disk; its other partitions are erased by themselves: /dev/vda2"
+    );
+    assert!(result["/dev/vda2"]["proof"].as_str().unwrap().ends_with("read as zeros"), "{result}");
+    // What is shared with other machines may stand there, too.
+    let shared = [b"\x01\x16\x19\x70\0\0\0\x01".as_slice(), &[0; 504]].concat();
+    disks[2].write_at(DiskOffset(65_536), &shared).unwrap();
+    let error = erase_devices(&machine, &raid, &Quiet::default()).unwrap_err().to_string();
+    assert!(error.contains("located on device /dev/vda2. Nothing was erased"), "{error}");
+}
+
+#[test]
 fn kept_arrays_run_first_also_when_disks_are_erased_whole() {
     let steps: [(Step, bool); 2] = [(erase_devices, true), (erase_devices_express, false)];
     for (step, is_whole) in steps {
