@@ -13,6 +13,9 @@ use crate::platform::machine::Machine;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
+/// Why the rest is not erased.
+pub const CANCELLED: &str = "the step was cancelled";
+
 /// What was done to a disk.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Done {
@@ -52,7 +55,7 @@ impl Work<'_> {
         let mut in_vain: Vec<String> = target.plan.lacks.clone().into_iter().collect();
         for method in target.plan.secure.iter().chain(&target.plan.fallbacks) {
             if self.board.is_cancelled() {
-                return Err("the step was cancelled".into());
+                return Err(CANCELLED.into());
             }
             tracing::info!("{}: {method}", target.name);
             match self.attempt(*method, target, disk.as_ref()) {

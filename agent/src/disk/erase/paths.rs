@@ -3,7 +3,7 @@
 
 use super::chain;
 use super::noise;
-use super::one::{Done, Work};
+use super::one::{CANCELLED, Done, Work};
 use super::proof::Marks;
 use super::targets::Target;
 use crate::platform::machine::DiskFacts;
@@ -21,40 +21,69 @@ pub fn identity(facts: &DiskFacts) -> Option<(&str, Option<&str>, u64)> {
     Some((facts.wwns.first()?, facts.disk.serial.as_deref(), facts.disk.size))
 }
 
-/// Erases a disk, and of what seems to be other paths to it those that turn out to be disks of their own. A line for each device;
-/// none for the paths to a disk that could not be erased, as its own says why.
+/// What marks on the first disk say of a device.
+enum Told {
+    Path,
+    Another,
+    /// And why that is not known.
+    Unknown(String),
+}
+
+/// Erases a disk, and of what seems to be other paths to it those that turn out to be disks of their own, or may be. A line
+/// for each device; none for the paths to a disk that could not be erased, as its own says why.
 pub fn erase(work: &Work<'_>, target: &Target) -> Vec<(String, Result<Fate, String>)> {
-    let (paths, others) = told_apart(work, target);
-    let outcome = work.erase(target);
-    let mut fates = Vec::new();
-    if outcome.is_ok() {
-        fates.extend(paths.iter().map(|path| (path.name.clone(), Ok(Fate::Path(target.name.clone())))));
+    if work.board.is_cancelled() {
+        let devices = std::iter::once(target).chain(&target.paths);
+        return devices.map(|device| (device.name.clone(), Err(CANCELLED.to_owned()))).collect();
     }
-    fates.push((target.name.clone(), outcome.map(Fate::Erased)));
-    for other in others {
-        tracing::warn!("{} has the names of {} and is not the same disk", other.name, target.name);
-        fates.push((other.name.clone(), work.erase(other).map(Fate::Erased)));
+    let told = told_apart(work, target);
+    let outcome = work.erase(target);
+    let is_erased = outcome.is_ok();
+    let mut fates = vec![(target.name.clone(), outcome.map(Fate::Erased))];
+    for (path, told) in target.paths.iter().zip(told) {
+        let own = || work.erase(path).map(Fate::Erased);
+        let fate = match told {
+            Told::Path if is_erased => Ok(Fate::Path(target.name.clone())),
+            Told::Path => continue,
+            Told::Another => {
+                tracing::warn!("{} has the names of {} and is not the same disk", path.name, target.name);
+                own()
+            }
+            Told::Unknown(why) => {
+                let words = format!("{} could not be told apart from {}: {why}", path.name, target.name);
+                tracing::warn!("{words}");
+                own().map_err(|error| format!("{error} ({words})"))
+            }
+        };
+        fates.push((path.name.clone(), fate));
     }
     fates
 }
 
-/// Those that are paths to the disk, and those that are not, or of which nobody knows.
-fn told_apart<'t>(work: &Work<'_>, target: &'t Target) -> (Vec<&'t Target>, Vec<&'t Target>) {
+/// For each of the paths. Marks are written only where an erase follows: what was there is lost.
+fn told_apart(work: &Work<'_>, target: &Target) -> Vec<Told> {
     if target.paths.is_empty() {
-        return (Vec::new(), Vec::new());
+        return Vec::new();
     }
     let open = |name: &str| work.machine.open_disk(name).map_err(|error| chain(&error));
-    let marked = open(&target.name).and_then(|disk| {
-        let marks = Marks::new(disk.size().0, noise::seed());
-        marks.write(disk.as_ref()).map_err(|error| chain(&error))?;
-        Ok(marks)
-    });
-    let is_path = |path: &&Target| match &marked {
-        Ok(marks) => open(&path.name).is_ok_and(|disk| marks.are_on(disk.as_ref())),
-        Err(why) => {
-            tracing::warn!("whether {} is {}, too, is not known: {why}", path.name, target.name);
-            false
-        }
+    let marked = match target.plan.is_empty() {
+        true => Err("it may not be written to, as there is no way to erase it".to_owned()),
+        false => open(&target.name).and_then(|disk| {
+            let marks = Marks::new(disk.size().0, noise::seed());
+            marks.write(disk.as_ref()).map_err(|error| chain(&error))?;
+            Ok(marks)
+        }),
     };
-    target.paths.iter().partition(is_path)
+    let told = |path: &Target| {
+        let marks = marked.as_ref().map_err(Clone::clone)?;
+        marks.are_on(open(&path.name)?.as_ref()).map_err(|error| chain(&error))
+    };
+    let paths = target.paths.iter();
+    paths
+        .map(|path| match told(path) {
+            Ok(true) => Told::Path,
+            Ok(false) => Told::Another,
+            Err(why) => Told::Unknown(why),
+        })
+        .collect()
 }

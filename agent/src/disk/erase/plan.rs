@@ -71,6 +71,13 @@ pub struct Plan {
     pub fallbacks: Vec<Method>,
 }
 
+impl Plan {
+    /// Whether there is no way at all.
+    pub fn is_empty(&self) -> bool {
+        self.secure.is_empty() && self.fallbacks.is_empty()
+    }
+}
+
 /// Decides.
 pub fn plan(kind: &Kind, settings: &Settings) -> Plan {
     match kind {

@@ -119,12 +119,20 @@ impl Marks {
     }
 
     /// Whether one of them is read from here: it is the disk that they were written to, as nobody could have guessed it.
-    pub fn are_on(&self, disk: &dyn BlockDevice) -> bool {
-        let is_marked = |at: &u64| {
-            aligned::read(disk, DiskOffset(*at), ByteCount(self.length))
-                .is_ok_and(|found| found == self.bytes(*at))
-        };
-        self.places.iter().any(is_marked)
+    ///
+    /// # Errors
+    /// None was read, and the first sample that could not be.
+    pub fn are_on(&self, disk: &dyn BlockDevice) -> Result<bool, ProofError> {
+        let mut unread = None;
+        for at in &self.places {
+            let found = aligned::read(disk, DiskOffset(*at), ByteCount(self.length));
+            match found.map_err(DeviceFault::at("reading a sample of", disk, *at)) {
+                Ok(found) if found == self.bytes(*at) => return Ok(true),
+                Ok(_) => {}
+                Err(fault) => unread = unread.or(Some(fault)),
+            }
+        }
+        unread.map_or(Ok(false), |fault| Err(fault.into()))
     }
 
     /// The proof in words.
@@ -169,12 +177,12 @@ mod tests {
         let (disk, marks) = (MemDisk::new(SIZE), Marks::new(SIZE, 1));
         marks.write(&disk).unwrap();
         assert!(
-            marks.are_on(&disk)
-                && !marks.are_on(&MemDisk::new(SIZE))
-                && !marks.are_on(&MemDisk::new(SIZE / 2))
+            marks.are_on(&disk).unwrap()
+                && !marks.are_on(&MemDisk::new(SIZE)).unwrap()
+                && marks.are_on(&MemDisk::new(SIZE / 2)).is_err()
         );
         fill(&disk, 0);
-        assert!(!marks.are_on(&disk));
+        assert!(!marks.are_on(&disk).unwrap());
         marks.check(&disk, Expect::Zeros).unwrap();
         marks.check(&disk, Expect::NotTheMarks).unwrap();
         fill(&disk, 0x5a);

@@ -485,6 +485,49 @@ fn a_cancelled_step_and_a_bad_disk_are_told() {
 }
 
 #[test]
+fn a_disk_with_several_paths_is_not_written_to_unless_it_can_be_erased() {
+    let seen_twice = |names: [&str; 2]| {
+        let disk = disk(names[0]);
+        let machine = path(FakeMachine::new(), names[0], &disk, "0x5000");
+        (path(machine, names[1], &disk, "0x5000"), disk)
+    };
+    let (machine, disk) = seen_twice(["/dev/sda", "/dev/sdb"]);
+    let cancelled = Quiet { cancelled: true, ..Quiet::default() };
+    let error = erase_devices(&machine, &json!({}), &cancelled).unwrap_err().to_string();
+    assert!(error.contains("\"/dev/sda\": the step was cancelled"), "{error}");
+    assert!(disk.log().is_empty());
+    // A drive that does not say what it can do, and no fallback is allowed.
+    let (machine, disk) = seen_twice(["/dev/nvme0n1", "/dev/nvme1n1"]);
+    let error = erase(&machine, json!({})).unwrap_err();
+    assert!(error.contains("fallback to shred is not enabled"), "{error}");
+    assert!(disk.log().is_empty());
+}
+
+#[test]
+fn what_cannot_be_told_apart_is_not_said_to_be_another_disk() {
+    let (first, second) =
+        (disk("/dev/sda"), Arc::new(MemDisk::new(SIZE).named("/dev/sdb").with_fault(Fault::Read(SIZE - 1))));
+    let machine = path(path(FakeMachine::new(), "/dev/sda", &first, "0x5000"), "/dev/sdb", &second, "0x5000");
+    let settings = settings_of(&json!({}));
+    let target = |name: &str, paths| Target {
+        name: name.into(),
+        plan: plan::plan(&plan::Kind::Plain, &settings),
+        paths,
+    };
+    let target = target("/dev/sda", vec![target("/dev/sdb", Vec::new())]);
+    let quiet = Quiet::default();
+    let board = Board::new(&quiet, ["/dev/sda".to_owned()].into_iter());
+    let work = Work { machine: &machine, settings: &settings, board: &board, line: 0 };
+    let fates = paths::erase(&work, &target);
+    assert!(matches!(&fates[0], (name, Ok(Fate::Erased(_))) if name == "/dev/sda"), "{fates:?}");
+    let why = fates[1].1.clone().unwrap_err();
+    assert!(
+        why.contains("(/dev/sdb could not be told apart from /dev/sda: reading a sample of /dev/sdb at byte"),
+        "{why}"
+    );
+}
+
+#[test]
 fn the_express_way_formats_nvme_and_blanks_the_rest() {
     let (nvme, refusing, other) = (disk("/dev/nvme0n1"), disk("/dev/nvme1n1"), disk("/dev/vda"));
     let mut machine = FakeMachine::new();
