@@ -172,21 +172,28 @@ pub struct Parts {
     /// How time servers are asked.
     pub time: ntp::Patience,
     pub reply_grace: Duration,
+    /// Disks that are slow are waited for from here on.
     pub began: Instant,
+}
+
+/// Hardware that the settings call slow is left alone first: that is no part of the wait for its disks.
+async fn settle(parts: &mut Parts) {
+    tokio::time::sleep(parts.config.hardware_delay).await;
+    parts.began = Instant::now();
 }
 
 /// From inventory to the end.
 ///
 /// # Errors
 /// What makes this life pointless: no node, no address, no port, no certificate. Process 1 starts another one.
-pub async fn life(parts: Parts, stop: impl Future<Output = ()>) -> Result<(), Fatal> {
+pub async fn life(mut parts: Parts, stop: impl Future<Output = ()>) -> Result<(), Fatal> {
     let (config, machine) = (parts.config.clone(), Arc::clone(&parts.machine));
-    tokio::time::sleep(config.hardware_delay).await;
+    settle(&mut parts).await;
     let earlier = parts.state.identity()?;
     // A life after a crash has waited for its disks.
     let patient = async {
         if earlier.is_none() {
-            disks::wait_for(&config, &machine, Wanted::default()).await;
+            disks::wait_for(&config, &machine, Wanted::default(), parts.began).await;
         }
     };
     tokio::join!(address::wait_for_route(&machine, &config), patient);
@@ -214,7 +221,7 @@ pub async fn life(parts: Parts, stop: impl Future<Output = ()>) -> Result<(), Fa
     timeline::mark(timeline::LOOKUP);
     let wanted = node.disks();
     if !node.resumed && wanted.is_particular() {
-        disks::wait_for(&config, &machine, wanted).await;
+        disks::wait_for(&config, &machine, wanted, parts.began).await;
     }
 
     let ready = advertise(&config, &machine, &inventory, &api, &node).await?;

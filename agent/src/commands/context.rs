@@ -101,7 +101,8 @@ impl Context {
         let wanted = Wanted { instance_info: new.instance_info.clone(), properties: new.properties.clone() };
         let known = std::mem::replace(&mut *lock(&self.node), new).uuid;
         if self.node().uuid != known && wanted.is_particular() {
-            wait::root_disk(self.machine.as_ref(), &wanted, self.rules.disk_wait, &std::thread::sleep);
+            let (machine, age) = (self.machine.as_ref(), self.started.elapsed());
+            wait::root_disk(machine, &wanted, self.rules.disk_wait, age, &std::thread::sleep);
         }
     }
 }

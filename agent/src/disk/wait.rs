@@ -3,7 +3,7 @@
 //!
 //! Upstream behaviour: ironic-python-agent 13.0.0, `wait_for_disks`: at its start for any suitable disk, then for the one that the
 //! node's hints name, each at most (attempts - 1) times the delay, and on without it. Here looks come more often, drivers that are
-//! still loading are waited for first, and nothing is waited for twice or in vain.
+//! still loading are waited for first, within the same time, and nothing is waited for twice or in vain.
 
 use super::choose::{self, ChooseError};
 use super::patience::{Patience, SHORTEST_PAUSE};
@@ -39,18 +39,20 @@ impl Wanted {
     }
 }
 
-/// Waits. The disk, or none: then the agent goes on without, and whoever needs the disk says that it is missing.
+/// Waits, for drivers and disks together at most [`Patience::whole`]; for drivers only while the agent is younger than that (`age`).
+/// The disk, or none: then the agent goes on without, and whoever needs the disk says that it is missing.
 pub fn root_disk(
     machine: &dyn Machine,
     wanted: &Wanted,
     patience: Patience,
+    age: Duration,
     pause: &dyn Fn(Duration),
 ) -> Option<String> {
     if patience.attempts == 0 || machine.drivers() == Drivers::NotOurs {
         return None;
     }
-    drivers(machine, patience, pause);
-    let (whole, mut waited, mut told) = (patience.whole(), Duration::ZERO, String::new());
+    let whole = patience.whole();
+    let (mut waited, mut told) = (drivers(machine, whole.saturating_sub(age), pause), String::new());
     loop {
         let why = match look(machine, wanted) {
             Ok(name) => {
@@ -62,38 +64,41 @@ pub fn root_disk(
             Err(NotThere::Never) => return None,
             Err(NotThere::Yet(why)) => why,
         };
-        if waited >= whole {
-            tracing::warn!(
-                "no disk for the operating system within {} s, going on without: {why}",
-                whole.as_secs()
-            );
+        let left = whole.saturating_sub(waited);
+        if left.is_zero() {
+            let seconds = whole.as_secs();
+            tracing::warn!("no disk for the operating system within {seconds} s, going on without: {why}");
             return None;
         }
         if why != told {
-            tracing::info!("waiting up to {} s for a disk for the operating system: {why}", whole.as_secs());
+            let seconds = left.as_secs();
+            tracing::info!("waiting up to {seconds} s for a disk for the operating system: {why}");
             told = why;
         }
-        pause(patience.pause());
-        waited = waited.saturating_add(patience.pause());
+        let next = patience.pause().min(left);
+        pause(next);
+        waited = waited.saturating_add(next);
     }
 }
 
-fn drivers(machine: &dyn Machine, patience: Patience, pause: &dyn Fn(Duration)) {
-    let (whole, mut waited) = (patience.delay.saturating_mul(patience.attempts), Duration::ZERO);
-    while machine.drivers() == Drivers::Loading {
-        if waited >= whole {
-            let seconds = waited.as_secs();
-            tracing::warn!(
-                "drivers of this machine are still loading after {seconds} s; going on with what is there"
-            );
-            return;
-        }
+/// How long that took.
+fn drivers(machine: &dyn Machine, longest: Duration, pause: &dyn Fn(Duration)) -> Duration {
+    let mut waited = Duration::ZERO;
+    while machine.drivers() == Drivers::Loading && waited < longest {
         if waited == WORTH_SAYING {
             tracing::info!("waiting for the drivers of this machine's devices");
         }
-        pause(SHORTEST_PAUSE);
-        waited = waited.saturating_add(SHORTEST_PAUSE);
+        let next = SHORTEST_PAUSE.min(longest.saturating_sub(waited));
+        pause(next);
+        waited = waited.saturating_add(next);
     }
+    if !longest.is_zero() && machine.drivers() == Drivers::Loading {
+        let seconds = waited.as_secs();
+        tracing::warn!(
+            "drivers of this machine are still loading after {seconds} s; going on with what is there"
+        );
+    }
+    waited
 }
 
 enum NotThere {
@@ -132,11 +137,20 @@ mod tests {
         patience: Patience,
         happens: impl Fn(f64, &FakeMachine),
     ) -> (Option<String>, f64) {
+        wait_at(Duration::ZERO, wanted, patience, happens)
+    }
+
+    fn wait_at(
+        age: Duration,
+        wanted: &Wanted,
+        patience: Patience,
+        happens: impl Fn(f64, &FakeMachine),
+    ) -> (Option<String>, f64) {
         let machine = FakeMachine::new();
         machine.set_drivers(Drivers::Loaded);
         happens(0.0, &machine);
         let passed = RefCell::new(Duration::ZERO);
-        let found = root_disk(&machine, wanted, patience, &|pause| {
+        let found = root_disk(&machine, wanted, patience, age, &|pause| {
             *passed.borrow_mut() += pause;
             happens(passed.borrow().as_secs_f64(), &machine);
         });
@@ -186,7 +200,7 @@ mod tests {
         assert_eq!(wait(&wrong, PATIENCE, |_, _| {}), (None, 0.0));
         let elsewhere = FakeMachine::new();
         let pause = |_| panic!("a workstation's disks are not waited for");
-        assert_eq!(root_disk(&elsewhere, &Wanted::default(), PATIENCE, &pause), None);
+        assert_eq!(root_disk(&elsewhere, &Wanted::default(), PATIENCE, Duration::ZERO, &pause), None);
     }
 
     #[test]
@@ -200,7 +214,27 @@ mod tests {
         let (found, took) = wait(&Wanted::default(), PATIENCE, loading(14.95));
         assert_eq!((found.as_deref(), (took * 10.0).round()), (Some("/dev/sda"), 150.0));
         let (found, took) = wait(&Wanted::default(), PATIENCE, loading(1e9));
-        assert_eq!((found.as_deref(), took.round()), (Some("/dev/sda"), 30.0));
+        assert_eq!((found.as_deref(), took.round()), (Some("/dev/sda"), 27.0));
+    }
+
+    #[test]
+    fn drivers_and_disks_share_one_time_and_drivers_are_given_up_once() {
+        let never = |_: f64, m: &FakeMachine| m.set_drivers(Drivers::Loading);
+        let (found, took) = wait(&Wanted::default(), PATIENCE, never);
+        assert_eq!((found, took.round()), (None, 27.0));
+        let half = |at: f64, m: &FakeMachine| {
+            m.set_drivers(if at < 19.95 { Drivers::Loading } else { Drivers::Loaded });
+        };
+        let (found, took) = wait(&Wanted::default(), PATIENCE, half);
+        assert_eq!((found, took.round()), (None, 27.0));
+        // The node's own disk, after the lookup.
+        let named = wanted(json!({}), json!({"root_device": {"serial": "sda"}}));
+        let there = |at: f64, m: &FakeMachine| {
+            come(m, &["sda"]);
+            never(at, m);
+        };
+        let age = PATIENCE.whole();
+        assert_eq!(wait_at(age, &named, PATIENCE, there), (Some("/dev/sda".into()), 0.0));
     }
 
     #[test]

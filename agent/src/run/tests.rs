@@ -35,6 +35,16 @@ fn parts(conductor: &str, folder: &Path, port: u16, writer: Act) -> Parts {
     }
 }
 
+#[tokio::test]
+async fn the_wait_for_disks_begins_after_the_wait_for_slow_hardware() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut parts = parts("http://127.0.0.1:1", folder.path(), 0, Act::Succeed);
+    parts.config.hardware_delay = Duration::from_millis(5);
+    let before = parts.began;
+    settle(&mut parts).await;
+    assert!(parts.began.duration_since(before) >= parts.config.hardware_delay);
+}
+
 async fn free_port() -> u16 {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     listener.local_addr().unwrap().port()
