@@ -1,6 +1,7 @@
 //! The inspection at the start of a life, and the life of an agent that was booted for nothing else.
 
-use super::{Executor, Fatal, Parts, context, listen, remembered, served};
+use super::node::remembered;
+use super::{Executor, Fatal, Parts, context, listen, served};
 use crate::api::{self, ReadRule};
 use crate::commands::steps;
 use crate::config::Config;

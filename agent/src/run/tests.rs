@@ -13,6 +13,7 @@ use crate::testing::{
 use ferric_common::wire::inventory::Interface;
 use ferric_common::wire::lookup::MASK;
 use serde_json::{Value, json};
+use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 
 fn parts(conductor: &str, folder: &Path, port: u16, writer: Act) -> Parts {
