@@ -8,6 +8,7 @@ use super::look;
 use super::wipe::{EraseError, chain};
 use crate::platform::drive::HolderKind;
 use crate::platform::machine::{DiskFacts, Machine, MachineError};
+use ferric_common::formats::mbr;
 
 /// Runs the arrays, if they are kept.
 ///
@@ -27,13 +28,28 @@ pub fn run_arrays(machine: &dyn Machine, rules: Rules) -> Result<(), EraseError>
     Ok(())
 }
 
-/// Of the partitions of a disk under kept arrays those that belong to none.
+/// Types of MBR partitions that hold the chain of the logical ones.
+const EXTENDED: [u8; 3] = [0x05, 0x0f, 0x85];
+
+/// Of the partitions of a disk under kept arrays those that belong to none. An extended one is none of them: in it stands where
+/// the members among the logical ones are.
 ///
 /// # Errors
 /// What stands on them cannot be read.
-pub fn beside(machine: &dyn Machine, partitions: Vec<String>) -> Result<Vec<String>, MachineError> {
+pub fn beside(
+    machine: &dyn Machine,
+    disk: &str,
+    partitions: Vec<String>,
+) -> Result<Vec<String>, MachineError> {
+    let head = machine.head(disk).unwrap_or_default();
+    let numbers = mbr::parse(&head).into_iter().flatten().filter(|entry| EXTENDED.contains(&entry.kind));
+    let extended: Vec<_> =
+        numbers.flat_map(|entry| ["", "p"].map(|before| format!("{disk}{before}{}", entry.number))).collect();
     let mut free = Vec::new();
     for partition in partitions {
+        if extended.contains(&partition) {
+            continue;
+        }
         if machine.holders(&partition)?.iter().all(|holder| holder.kind != HolderKind::Array) {
             free.push(partition);
         }

@@ -158,7 +158,7 @@ fn released(
                 let asleep = kept.asleep(&arrays).map(|array| kept::not_running(name, array));
                 failures.extend(asleep.map(|why| format!("\"{name}\": {why}")));
                 let partitions = machine.partitions(name).map_err(EraseError::List)?;
-                let beside = kept::beside(machine, partitions).map_err(EraseError::List)?;
+                let beside = kept::beside(machine, name, partitions).map_err(EraseError::List)?;
                 devices.extend(beside.into_iter().map(Device::partition));
             }
             Err(Held::Stop(error)) => return Err(error),

@@ -180,7 +180,7 @@ fn under(
     rules: holders::Rules,
 ) -> Result<Verdict, EraseError> {
     let partitions = kept.machine.partitions(name).map_err(EraseError::List)?;
-    let beside = kept::beside(kept.machine, partitions).map_err(EraseError::List)?;
+    let beside = kept::beside(kept.machine, name, partitions).map_err(EraseError::List)?;
     for partition in beside.iter().cloned() {
         if let Some(verdict) = hindrance(kept.machine, Device::partition(partition), rules)? {
             return Ok(verdict);

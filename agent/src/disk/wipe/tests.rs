@@ -4,6 +4,7 @@ use super::*;
 use crate::disk::testing::{FileDisk, ok, run};
 use crate::platform::drive::{ArrayOrder, HolderKind};
 use crate::platform::fake::machine::{Call, FakeMachine, facts};
+use ferric_common::formats::mbr;
 use ferric_common::units::{GIB, SectorSize};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -361,6 +362,20 @@ fn a_kept_array_that_does_not_run_is_a_failure_and_a_member_that_a_running_one_l
         error.contains("/dev/sda is a member of /dev/md0 that the node keeps, and the array is not"),
         "{error}"
     );
+}
+
+#[test]
+fn the_chain_of_logical_partitions_beside_a_kept_array_stays() {
+    let node = json!({"raid_config": {"logical_disks": [{"controller": "software"}]}});
+    for (kind, stays) in [(0x05, true), (0x0f, true), (0x83, false)] {
+        let (disks, machine) = with_sleeping_array();
+        let mut head = vec![0; 512];
+        mbr::sign(&mut head);
+        mbr::add(&mut head, &mbr::Entry { number: 2, kind, first: 2048, count: 2048 });
+        disks["/dev/sda"].put(0, &head);
+        erase_devices_metadata(&machine, &node).unwrap();
+        assert_eq!(disks["/dev/sda2"].bytes(510, 2) == [0x55, 0xaa], stays, "{kind:#x}");
+    }
 }
 
 #[test]
