@@ -41,10 +41,7 @@ pub fn beside(
     disk: &str,
     partitions: Vec<String>,
 ) -> Result<Vec<String>, MachineError> {
-    let head = machine.head(disk).unwrap_or_default();
-    let numbers = mbr::parse(&head).into_iter().flatten().filter(|entry| EXTENDED.contains(&entry.kind));
-    let extended: Vec<_> =
-        numbers.flat_map(|entry| ["", "p"].map(|before| format!("{disk}{before}{}", entry.number))).collect();
+    let extended = extended(machine, disk)?;
     let mut free = Vec::new();
     for partition in partitions {
         if extended.contains(&partition) {
@@ -55,6 +52,16 @@ pub fn beside(
         }
     }
     Ok(free)
+}
+
+/// The extended partition of a disk with an MBR, by each name that it can have.
+///
+/// # Errors
+/// The disk's start cannot be read.
+pub fn extended(machine: &dyn Machine, disk: &str) -> Result<Vec<String>, MachineError> {
+    let head = machine.head(disk)?;
+    let numbers = mbr::parse(&head).into_iter().flatten().filter(|entry| EXTENDED.contains(&entry.kind));
+    Ok(numbers.flat_map(|entry| ["", "p"].map(|before| format!("{disk}{before}{}", entry.number))).collect())
 }
 
 /// What becomes of the arrays over a disk.

@@ -11,6 +11,9 @@ use ferric_common::units::{MIB, SectorSize};
 use serde_json::Value;
 use std::sync::Arc;
 
+/// A medium that a conductor makes for its parameters is smaller, in bytes.
+const FLOPPY: u64 = 64 * MIB;
+
 /// A disk or a partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Device {
@@ -26,6 +29,7 @@ pub enum Look {
     Erasable,
     /// It has the superblock of a software RAID array. At the end of a disk that may also be its last partition's.
     RaidMember,
+    /// A small disk that a conductor filled with the agent's parameters.
     VirtualFloppy,
     Protected(&'static str),
 }
@@ -61,7 +65,9 @@ impl Device {
         }
         let is_floppy =
             |at: usize| head.get(at..at + 10).is_some_and(|label| label.eq_ignore_ascii_case(b"ir-vfd-dev"));
-        Ok(if is_floppy(43) || is_floppy(71) { Look::VirtualFloppy } else { Look::Erasable })
+        // Whoever names a partition or a large disk so must not keep it from being erased.
+        let could_be = self.is_disk && disk.size().0 <= FLOPPY;
+        Ok(if could_be && (is_floppy(43) || is_floppy(71)) { Look::VirtualFloppy } else { Look::Erasable })
     }
 }
 

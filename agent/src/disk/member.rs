@@ -28,7 +28,7 @@ impl Array {
         }
         let written = String::from_utf8_lossy(bytes.get(32..64)?);
         let written = written.trim_end_matches('\0');
-        let name = written.split_once(':').map_or(written, |(_, name)| name);
+        let name = written.rsplit_once(':').map_or(written, |(_, name)| name);
         Some(Array { id: bytes.get(16..32)?.to_vec(), name: Some(name.to_owned()) })
     }
 }
@@ -45,18 +45,22 @@ fn arrays_of(machine: &dyn Machine, device: &str) -> Vec<Array> {
     found.iter().filter(|spot| spot.kind == Kind::RaidMember).filter_map(array).collect()
 }
 
-/// Why a member that no array holds may be left: its array runs without it, having lost it, or is to stay as it is
-/// (`volume_names`).
-pub fn may_stay(
-    machine: &dyn Machine,
-    disks: &[DiskFacts],
-    volume_names: &[String],
-    member: &str,
-) -> Option<String> {
+/// What a member that no array holds is to its array. Why, in words.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// The array is to stay as it is (`volume_names`).
+    Named(String),
+    /// The array runs without it, having lost it.
+    Lost(String),
+    /// The array does not run; only with this member may it.
+    Wanted,
+}
+
+pub fn fate(machine: &dyn Machine, disks: &[DiskFacts], volume_names: &[String], member: &str) -> Fate {
     let own = arrays_of(machine, member);
     let named = own.iter().filter_map(|array| array.name.as_ref()).find(|name| volume_names.contains(name));
     if let Some(name) = named {
-        return Some(format!("a member of {name}, which is in skip_block_devices"));
+        return Fate::Named(format!("it is a member of {name}, which is in skip_block_devices"));
     }
     let has_lost_it = |array: &&str| {
         let members = machine.array_members(array);
@@ -65,7 +69,10 @@ pub fn may_stay(
         own.iter().any(|array| ids.contains(&array.id))
     };
     let mut running = disks.iter().map(|facts| facts.disk.name.as_str()).filter(|name| look::is_array(name));
-    running.find(has_lost_it).map(|array| format!("{array} was made with it and runs without it"))
+    match running.find(has_lost_it) {
+        Some(array) => Fate::Lost(format!("{array} was made with it and runs without it")),
+        None => Fate::Wanted,
+    }
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use super::choose::candidate;
 use super::holders::{self, Held};
 use super::kept::{self, Kept};
 use super::look::{self, Device, Look};
-use super::member;
+use super::member::{self, Fate};
 use super::stays::{Stays, Tie};
 use crate::platform::block::BlockDevice;
 use crate::platform::machine::{DiskFacts, Machine, MachineError};
@@ -214,9 +214,11 @@ fn looked_at(
             }
             Ok(Look::RaidMember) if rules.keeps_arrays => {
                 let name = device.name;
-                match member::may_stay(machine, &disks, &skip.volume_names, &name) {
-                    Some(why) => tracing::warn!(device = name, "left alone: {why}"),
-                    None => {
+                match member::fate(machine, &disks, &skip.volume_names, &name) {
+                    Fate::Named(why) | Fate::Lost(why) => {
+                        tracing::warn!(device = name, "left alone: {why}");
+                    }
+                    Fate::Wanted => {
                         let why = kept::not_running(&name, "a software RAID array");
                         failures.push(format!("\"{name}\": {why}"));
                     }
@@ -235,9 +237,13 @@ fn looked_at(
     }
     // The table of a disk is what its members are found by; a partition that cannot be looked at may be one.
     let is_over_members = |device: &Device| device.partitions.iter().any(|part| members.contains(part));
+    let mut chains = Vec::new();
     for device in erasable.extract_if(.., |device| is_over_members(device)) {
         tracing::warn!(device = device.name, "left alone: it has members of a software RAID array");
+        // Nor may what leads to the logical ones among them be lost.
+        chains.extend(kept::extended(machine, &device.name).unwrap_or(device.partitions));
     }
+    erasable.retain(|device| !chains.contains(&device.name));
     Ok(erasable)
 }
 

@@ -111,7 +111,7 @@ fn run(
 }
 
 fn reread(machine: &dyn Machine, target: &Target) {
-    for device in std::iter::once(target).chain(&target.paths) {
+    for device in std::iter::once(target).chain(&target.paths).filter(|device| device.is_disk) {
         if let Err(error) = machine.reread_partitions(&device.name) {
             tracing::warn!("the kernel keeps the old partitions of {}: {}", device.name, chain(&error));
         }

@@ -9,6 +9,7 @@ use crate::disk::choose::candidate;
 use crate::disk::holders::{self, Held};
 use crate::disk::kept::{self, Kept};
 use crate::disk::look::{self, Device, Look};
+use crate::disk::member::{self, Fate};
 use crate::disk::stays::{Stays, Tie};
 use crate::disk::wipe::EraseError;
 use crate::platform::machine::{DiskFacts, Machine};
@@ -20,6 +21,8 @@ use std::collections::BTreeMap;
 #[derive(Clone, Debug)]
 pub struct Target {
     pub name: String,
+    /// Or a partition by itself.
+    pub is_disk: bool,
     pub plan: Plan,
     /// What seems to be the same disk by other paths.
     pub paths: Vec<Target>,
@@ -109,7 +112,7 @@ pub fn choose(machine: &dyn Machine, node: &Value, settings: &Settings) -> Resul
     for facts in free {
         let (name, identity) = (facts.disk.name.clone(), paths::identity(facts));
         let plan = plan(&kind(machine, facts, settings, &stays), settings);
-        let target = Target { plan, name, paths: Vec::new() };
+        let target = Target { plan, name, is_disk: true, paths: Vec::new() };
         let group = identity.map(|identity| *groups.entry(identity).or_insert(targets.erase.len()));
         match group.and_then(|group| targets.erase.get_mut(group)) {
             Some(first) => first.paths.push(target),
@@ -117,7 +120,10 @@ pub fn choose(machine: &dyn Machine, node: &Value, settings: &Settings) -> Resul
         }
     }
     // A drive's own command would take its array along.
-    let partition = |name| Target { name, plan: plan(&Kind::Plain, settings), paths: Vec::new() };
+    let partition = |name| {
+        let plan = plan(&Kind::Plain, settings);
+        Target { name, plan, is_disk: false, paths: Vec::new() }
+    };
     targets.erase.extend(beside.into_iter().map(partition));
     Ok(targets)
 }
@@ -165,7 +171,7 @@ fn judge(
     let devices = std::iter::once(Device::disk(name, &partitions))
         .chain(partitions.iter().cloned().map(Device::partition));
     for device in devices {
-        if let Some(verdict) = hindrance(machine, device, rules)? {
+        if let Some(verdict) = hindrance(kept, device, rules)? {
             return Ok(verdict);
         }
     }
@@ -180,13 +186,15 @@ fn under(
     rules: holders::Rules,
 ) -> Result<Verdict, EraseError> {
     let partitions = kept.machine.partitions(name).map_err(EraseError::List)?;
-    let beside = kept::beside(kept.machine, name, partitions).map_err(EraseError::List)?;
-    for partition in beside.iter().cloned() {
-        if let Some(verdict) = hindrance(kept.machine, Device::partition(partition), rules)? {
-            return Ok(verdict);
+    let mut why = kept.words(arrays);
+    let mut beside = Vec::new();
+    for partition in kept::beside(kept.machine, name, partitions).map_err(EraseError::List)? {
+        match hindrance(kept, Device::partition(partition.clone()), rules)? {
+            None => beside.push(partition),
+            Some(Verdict::Left(stays)) => why.push_str(&format!("; {partition} is left alone, {stays}")),
+            Some(verdict) => return Ok(verdict),
         }
     }
-    let mut why = kept.words(arrays);
     if !beside.is_empty() {
         why.push_str(&format!("; its other partitions are erased by themselves: {}", beside.join(", ")));
     }
@@ -194,17 +202,19 @@ fn under(
 }
 
 /// Why a disk or partition is not erased, by what is on it.
-fn hindrance(
-    machine: &dyn Machine,
-    device: Device,
-    rules: holders::Rules,
-) -> Result<Option<Verdict>, EraseError> {
-    Ok(match device.look(machine) {
+fn hindrance(kept: &Kept<'_>, device: Device, rules: holders::Rules) -> Result<Option<Verdict>, EraseError> {
+    Ok(match device.look(kept.machine) {
         Ok(Look::Protected(what)) if !rules.insists => {
             return Err(EraseError::Protected { what, device: device.name });
         }
         Ok(Look::RaidMember) if rules.keeps_arrays => {
-            Some(Verdict::Failed(kept::not_running(&device.name, "a software RAID array")))
+            let name = &device.name;
+            match member::fate(kept.machine, kept.disks, kept.volume_names, name) {
+                Fate::Named(why) => Some(Verdict::Left(why)),
+                // By itself; its array goes on without it.
+                Fate::Lost(_) => None,
+                Fate::Wanted => Some(Verdict::Failed(kept::not_running(name, "a software RAID array"))),
+            }
         }
         Ok(Look::VirtualFloppy) => Some(Verdict::Left("it is the conductor's virtual floppy".into())),
         Ok(_) => None,

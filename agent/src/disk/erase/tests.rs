@@ -456,6 +456,56 @@ fn a_member_of_an_array_that_does_not_run_is_an_honest_error_or_a_disk() {
 }
 
 #[test]
+fn a_member_beside_a_kept_array_is_erased_if_its_array_lost_it() {
+    let node = |volume: &str| {
+        json!({"raid_config": {"logical_disks": [{"controller": "software"}]},
+               "properties": {"skip_block_devices": [{"volume_name": volume}]}})
+    };
+    // `sda1` is in the array `system`, which runs; `sda2` is a member of the array of this number, which nobody holds.
+    let run = |id: u8, volume: &str| {
+        let (whole, first, second, array) =
+            (disk("/dev/sda"), disk("/dev/sda1"), disk("/dev/sda2"), disk("/dev/md127"));
+        for (member, id) in [(&first, 7), (&second, id)] {
+            let mut block = vec![0; 512];
+            block[..5].copy_from_slice(b"\xfc\x4e\x2b\xa9\x01");
+            block[16..32].fill(id);
+            block[32..41].copy_from_slice(b"host:data");
+            member.write_at(DiskOffset(4096), &block).unwrap();
+        }
+        let mut machine = FakeMachine::new().with_partitions("/dev/sda", &["/dev/sda1", "/dev/sda2"]);
+        for disk in [&whole, &first, &second, &array] {
+            machine = with(machine, disk, |_| {});
+        }
+        machine.set_disks(vec![facts("/dev/sda", SIZE, "sda")]);
+        let order = ArrayOrder {
+            device: "/dev/md127".into(),
+            name: "system".into(),
+            level: "1",
+            metadata: "1.2",
+            members: vec!["/dev/sda1".into()],
+        };
+        let machine = machine.with_sleeping_array(order, facts("/dev/md127", SIZE, "m")).with_holder(
+            "/dev/sda1",
+            "/dev/md127",
+            HolderKind::Array,
+        );
+        let result = erase_devices(&machine, &node(volume), &Quiet::default());
+        (result.map_err(|error| error.to_string()), is_blank(&second), is_blank(&array))
+    };
+    let (result, is_gone, array_is_erased) = run(7, "other");
+    assert!(result.is_ok() && is_gone && array_is_erased, "{result:?}");
+    let (result, is_gone, _) = run(8, "data");
+    let why = result.unwrap()["/dev/sda"]["left_alone"].to_string();
+    assert!(why.contains("/dev/sda2 is left alone, it is a member of data, which is in skip_block"), "{why}");
+    assert!(!is_gone);
+    let (result, is_gone, _) = run(8, "other");
+    assert!(
+        result.unwrap_err().contains("/dev/sda2 is a member of a software RAID array that the node keeps")
+    );
+    assert!(!is_gone);
+}
+
+#[test]
 fn a_neighbour_namespace_in_the_skip_list_is_not_taken_along() {
     let (first, second) = (disk("/dev/nvme0n1"), disk("/dev/nvme0n2"));
     let drive = FakeNvme::wiping(filler(&first, 0)).saying(524, 3);
@@ -506,6 +556,7 @@ fn erase_with_path(first: &Arc<MemDisk>, second: &Arc<MemDisk>) -> Vec<(String, 
     let settings = settings_of(&json!({}));
     let target = |name: &str, paths| Target {
         name: name.into(),
+        is_disk: true,
         plan: plan::plan(&plan::Kind::Plain, &settings),
         paths,
     };

@@ -227,9 +227,14 @@ fn skipped_read_only_and_raid_members_are_left_alone() {
         ["/dev/sda", "/dev/sda1", "/dev/sda2"],
         "an array that the node does not have is a leftover"
     );
-    bench.disk("/dev/sda2").put(54, b"FAT12   ");
-    bench.disk("/dev/sda2").put(43, b"IR-VFD-DEV ");
-    assert!(!bench.run(json!({})).1.contains(&"/dev/sda2"));
+    // The conductor's medium is a small disk; whoever names a partition so does not keep it.
+    let bench = Bench::new();
+    bench.mark();
+    for name in ["/dev/sda2", "/dev/sdb"] {
+        bench.disk(name).put(54, b"FAT12   ");
+        bench.disk(name).put(43, b"IR-VFD-DEV ");
+    }
+    assert_eq!(bench.run(json!({})).1, ["/dev/sda", "/dev/sda1", "/dev/sda2"]);
     let (result, ..) = bench.run(json!({"properties": {"skip_block_devices": [{"sise": 1}]}}));
     assert!(matches!(result, Err(EraseError::SkipList(_))));
 }
@@ -375,6 +380,19 @@ fn the_chain_of_logical_partitions_beside_a_kept_array_stays() {
         disks["/dev/sda"].put(0, &head);
         erase_devices_metadata(&machine, &node).unwrap();
         assert_eq!(disks["/dev/sda2"].bytes(510, 2) == [0x55, 0xaa], stays, "{kind:#x}");
+        // Nobody holds the member: `sda2` is a logical partition then, and `sda1` leads to it.
+        let bench = Bench::new();
+        bench.mark();
+        head.truncate(440);
+        head.resize(512, 0);
+        mbr::sign(&mut head);
+        mbr::add(&mut head, &mbr::Entry { number: 1, kind, first: 2048, count: 2048 });
+        bench.disk("/dev/sda").put(0, &head);
+        bench.disk("/dev/sda2").put(4096, b"\xfc\x4e\x2b\xa9\x01");
+        let (result, blank, _) = bench.run(node.clone());
+        assert!(result.is_err());
+        assert_eq!(blank.contains(&"/dev/sda1"), !stays, "{blank:?}");
+        assert!(!blank.contains(&"/dev/sda") && blank.contains(&"/dev/sdb"), "{blank:?}");
     }
 }
 
