@@ -264,8 +264,8 @@ mod tests {
     fn fetch(host: &str, start: u64) -> Vec<u8> {
         let mut stream = TcpStream::connect(host).unwrap();
         write!(stream, "GET /f HTTP/1.1\r\nRange: bytes={start}-\r\n\r\n").unwrap();
-        // The honest answer ends because nothing more is asked.
-        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        // The honest answer ends because nothing more is asked; one that is cut may have ended by now.
+        stream.shutdown(std::net::Shutdown::Write).ok();
         let mut answer = Vec::new();
         // A reset is an error; what came before it is kept.
         stream.read_to_end(&mut answer).ok();
