@@ -93,8 +93,25 @@ pub fn choose(machine: &dyn Machine, node: &Value, settings: &Settings) -> Resul
             }
         }
     }
-    let mut free = Vec::new();
-    let mut tied = Vec::new();
+    let free = untied(machine, chosen, &mut stays, &mut targets);
+    targets.erase = grouped(machine, &free, settings, &stays);
+    // A drive's own command would take its array along.
+    let partition = |name| {
+        let plan = plan(&Kind::Plain, settings);
+        Target { name, plan, is_disk: false, paths: Vec::new() }
+    };
+    targets.erase.extend(beside.into_iter().map(partition));
+    Ok(targets)
+}
+
+/// Those that are no paths to disks that stay, as far as anybody can tell; the others stay, too.
+fn untied<'a>(
+    machine: &dyn Machine,
+    chosen: Vec<&'a DiskFacts>,
+    stays: &mut Stays<'a>,
+    targets: &mut Targets,
+) -> Vec<&'a DiskFacts> {
+    let (mut free, mut tied) = (Vec::new(), Vec::new());
     for facts in chosen {
         let name = facts.disk.name.clone();
         match stays.tie(machine, facts) {
@@ -108,24 +125,28 @@ pub fn choose(machine: &dyn Machine, node: &Value, settings: &Settings) -> Resul
         tied.push(facts);
     }
     tied.into_iter().for_each(|facts| stays.add(facts));
-    let mut groups: BTreeMap<_, usize> = BTreeMap::new();
+    free
+}
+
+/// One target for what seem to be the paths to one disk.
+fn grouped(
+    machine: &dyn Machine,
+    free: &[&DiskFacts],
+    settings: &Settings,
+    stays: &Stays<'_>,
+) -> Vec<Target> {
+    let (mut erase, mut groups): (Vec<Target>, BTreeMap<_, usize>) = (Vec::new(), BTreeMap::new());
     for facts in free {
         let (name, identity) = (facts.disk.name.clone(), paths::identity(facts));
-        let plan = plan(&kind(machine, facts, settings, &stays), settings);
+        let plan = plan(&kind(machine, facts, settings, stays), settings);
         let target = Target { plan, name, is_disk: true, paths: Vec::new() };
-        let group = identity.map(|identity| *groups.entry(identity).or_insert(targets.erase.len()));
-        match group.and_then(|group| targets.erase.get_mut(group)) {
+        let group = identity.map(|identity| *groups.entry(identity).or_insert(erase.len()));
+        match group.and_then(|group| erase.get_mut(group)) {
             Some(first) => first.paths.push(target),
-            None => targets.erase.push(target),
+            None => erase.push(target),
         }
     }
-    // A drive's own command would take its array along.
-    let partition = |name| {
-        let plan = plan(&Kind::Plain, settings);
-        Target { name, plan, is_disk: false, paths: Vec::new() }
-    };
-    targets.erase.extend(beside.into_iter().map(partition));
-    Ok(targets)
+    erase
 }
 
 fn judge(
