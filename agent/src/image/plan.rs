@@ -154,9 +154,10 @@ fn raw(
 ) -> Result<Content, ImageError> {
     fits(capacity, disk)?;
     if request.image.require_partition_table {
+        // All of it is at hand, so nothing is left for later.
         layout::check_table(start, disk.size(), disk.sector_size())?;
     }
-    foresee(request, start, disk)?;
+    layout::foresee(start, disk.size(), disk.sector_size(), request.config_drive.as_deref())?;
     Ok(Content::Raw)
 }
 
