@@ -10,7 +10,7 @@ use ferric_tests::commander::Agent;
 use ferric_tests::dnsmasq::Dnsmasq;
 use ferric_tests::httpd::{Fault, Httpd};
 use ferric_tests::lookup::{self, Lookup};
-use ferric_tests::machine::{Bus, DirectBoot, Disk, Firmware, Machine, Spec, blank_disk};
+use ferric_tests::machine::{Bus, Disk, Firmware, Machine, Spec, blank_disk};
 use ferric_tests::process::{call, tail};
 use ferric_tests::scene::MAC;
 use ferric_tests::{Netns, diskcheck, images, netns};
@@ -234,28 +234,13 @@ fn machine(artifacts: &Artifacts, folder: &Path, disks: &[PathBuf]) -> Result<Ma
         rank,
         logged: false,
     };
+    // Disks of less than 4 GiB are none for the agent, until it is told of the array.
+    let attempts = if disks.is_empty() { 10 } else { 1 };
+    let (host, port) = (netns::CONTROLLER, lookup::PORT);
+    let words = format!("ipa-api-url=http://{host}:{port} ipa-disk-wait-attempts={attempts}");
     Machine::new(Spec {
-        name: "machine".into(),
         firmware: Firmware::Uefi,
-        memory_mib: 512,
-        processors: 2,
-        mac: MAC.into(),
-        tap: Some("tap0".into()),
         disks: disks.iter().zip(0..).map(disk).collect(),
-        direct: Some(DirectBoot {
-            kernel: artifacts.kernel.clone(),
-            ramdisk: artifacts.ramdisk.clone(),
-            // Disks of less than 4 GiB are none for the agent, until it is told of the array.
-            parameters: format!(
-                "console=ttyS0 BOOTIF=01-{} ipa-api-url=http://{}:{} ipa-disk-wait-attempts={}",
-                MAC.replace(':', "-"),
-                netns::CONTROLLER,
-                lookup::PORT,
-                if disks.is_empty() { 10 } else { 1 }
-            ),
-        }),
-        clock: None,
-        bmc: None,
-        folder: folder.to_owned(),
+        ..Spec::of_ramdisk(artifacts, MAC, &words, folder)
     })
 }

@@ -7,7 +7,7 @@ use ferric_tests::artifacts::{Artifacts, run_folder};
 use ferric_tests::dnsmasq::Dnsmasq;
 use ferric_tests::lldpd::Lldpd;
 use ferric_tests::lookup::{self, Lookup};
-use ferric_tests::machine::{Bus, DirectBoot, Disk, Firmware, Machine, Spec};
+use ferric_tests::machine::{Bus, Disk, Machine, Spec};
 use ferric_tests::process::call;
 use ferric_tests::scene::MAC;
 use ferric_tests::{Netns, netns, ssh};
@@ -143,21 +143,8 @@ impl Scene {
             logged: false,
         });
         let machine = Machine::new(Spec {
-            name: "machine".into(),
-            firmware: Firmware::Bios,
-            memory_mib: 512,
-            processors: 2,
-            mac: MAC.into(),
-            tap: Some("tap0".into()),
             disks: disks.into_iter().collect(),
-            direct: Some(DirectBoot {
-                kernel: artifacts.kernel,
-                ramdisk: artifacts.ramdisk,
-                parameters: format!("console=ttyS0 BOOTIF=01-{} {parameters}", MAC.replace(':', "-")),
-            }),
-            clock: None,
-            bmc: None,
-            folder: folder.clone(),
+            ..Spec::of_ramdisk(&artifacts, MAC, parameters, &folder)
         })?;
         Ok(Self { machine, lookup: Lookup::start()?, folder, _network: network })
     }

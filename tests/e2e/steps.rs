@@ -12,7 +12,7 @@ use ferric_tests::dnsmasq::Dnsmasq;
 use ferric_tests::httpd::{Fault, Httpd};
 use ferric_tests::inspector::{self, Inspector};
 use ferric_tests::lookup::{self, Lookup};
-use ferric_tests::machine::{Bus, DirectBoot, Disk, Firmware, Machine, Spec, blank_disk};
+use ferric_tests::machine::{Bus, Disk, Machine, Spec, blank_disk};
 use ferric_tests::process::{call, tail};
 use ferric_tests::scene::{BMC_PORT, MAC};
 use ferric_tests::{Netns, debian, netns, ssh, wait};
@@ -149,27 +149,18 @@ fn machine(artifacts: &Artifacts, folder: &Path, disk: &Path, key: &ssh::Key) ->
     blank_disk(&path, large_sectors::BYTES)?;
     let serial = large_sectors::SERIAL.into();
     let large = Disk { path, serial, bus: Bus::VirtioLargeSectors, rank: 1, logged: false };
+    let words = format!(
+        "ipa-api-url=http://{host}:6385 {shell} ipa-inspection-callback-url=http://{host}:{INSPECTOR}{} \
+         ipa-inspection-collectors=default",
+        inspector::PATH
+    );
+    let ramdisk = ramdisk_with_the_example(&artifacts.ramdisk, folder)?;
+    let artifacts = Artifacts { ramdisk, ..artifacts.clone() };
     Machine::new(Spec {
-        name: "machine".into(),
-        firmware: Firmware::Bios,
         memory_mib: 1024,
-        processors: 2,
-        mac: MAC.into(),
-        tap: Some("tap0".into()),
         disks: vec![disk, large],
-        direct: Some(DirectBoot {
-            kernel: artifacts.kernel.clone(),
-            ramdisk: ramdisk_with_the_example(&artifacts.ramdisk, folder)?,
-            parameters: format!(
-                "console=ttyS0 BOOTIF=01-{} ipa-api-url=http://{host}:6385 {shell} \
-                 ipa-inspection-callback-url=http://{host}:{INSPECTOR}{} ipa-inspection-collectors=default",
-                MAC.replace(':', "-"),
-                inspector::PATH
-            ),
-        }),
-        clock: None,
         bmc: Some(BMC_SERIAL),
-        folder: folder.to_owned(),
+        ..Spec::of_ramdisk(&artifacts, MAC, &words, folder)
     })
 }
 

@@ -1,6 +1,7 @@
 //! One run of QEMU: the command line, and the little of QMP that tells how the run ended.
 
 use crate::accel::Accel;
+use crate::artifacts::Artifacts;
 use crate::process::Background;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -107,6 +108,28 @@ pub struct Spec {
 }
 
 impl Spec {
+    /// A machine of 512 MiB without disks that boots our ramdisk directly at `tap0`, by BIOS. `words` are kernel parameters besides
+    /// those that every such machine has.
+    pub fn of_ramdisk(artifacts: &Artifacts, mac: &str, words: &str, folder: &Path) -> Spec {
+        Spec {
+            name: "machine".into(),
+            firmware: Firmware::Bios,
+            memory_mib: 512,
+            processors: 2,
+            mac: mac.into(),
+            tap: Some("tap0".into()),
+            disks: Vec::new(),
+            direct: Some(DirectBoot {
+                kernel: artifacts.kernel.clone(),
+                ramdisk: artifacts.ramdisk.clone(),
+                parameters: format!("console=ttyS0 BOOTIF=01-{} {words}", mac.replace(':', "-")),
+            }),
+            clock: None,
+            bmc: None,
+            folder: folder.to_owned(),
+        }
+    }
+
     pub fn console(&self) -> PathBuf {
         self.folder.join(format!("{}.console", self.name))
     }

@@ -12,7 +12,7 @@ use ferric_tests::commander::Agent;
 use ferric_tests::dnsmasq::Dnsmasq;
 use ferric_tests::httpd::{Fault, Httpd};
 use ferric_tests::lookup::{self, Lookup};
-use ferric_tests::machine::{Bus, DirectBoot, Disk, Firmware, Machine, Spec, blank_disk};
+use ferric_tests::machine::{Bus, Disk, Firmware, Machine, Spec, blank_disk};
 use ferric_tests::process::tail;
 use ferric_tests::scene::MAC;
 use ferric_tests::{Netns, diskcheck, images, netns};
@@ -284,26 +284,10 @@ fn machine(artifacts: &Artifacts, folder: &Path) -> Result<Machine> {
         let serial = format!("RAID-{nth}");
         Ok(Disk { path, serial, bus: Bus::Virtio, rank: u32::try_from(nth)?, logged: false })
     });
+    let address = format!("ipa-api-url=http://{}:{}", netns::CONTROLLER, lookup::PORT);
     Machine::new(Spec {
-        name: "machine".into(),
         firmware: Firmware::Uefi,
-        memory_mib: 512,
-        processors: 2,
-        mac: MAC.into(),
-        tap: Some("tap0".into()),
         disks: disks.collect::<Result<_>>()?,
-        direct: Some(DirectBoot {
-            kernel: artifacts.kernel.clone(),
-            ramdisk: artifacts.ramdisk.clone(),
-            parameters: format!(
-                "console=ttyS0 BOOTIF=01-{} ipa-api-url=http://{}:{}",
-                MAC.replace(':', "-"),
-                netns::CONTROLLER,
-                lookup::PORT
-            ),
-        }),
-        clock: None,
-        bmc: None,
-        folder: folder.to_owned(),
+        ..Spec::of_ramdisk(artifacts, MAC, &address, folder)
     })
 }
