@@ -1,6 +1,10 @@
 //! Faults of server and disk: whatever goes wrong, the disk is untouched, blank at both ends, or complete and right, and
 //! the operator reads why.
 
+mod disk;
+mod length;
+mod urls;
+
 use super::server::{Answer, End, Server};
 use super::*;
 use crate::platform::fake::block::Fault;
@@ -263,94 +267,6 @@ fn a_part_without_a_date_is_of_the_same_file() {
     }
 }
 
-/// In chunks, as servers send what they make while they send it.
-fn unmeasured() -> Answer {
-    Answer { chunked: true, ..Answer::no_ranges() }
-}
-
-#[test]
-fn a_raw_image_needs_no_length() {
-    let image = image();
-    let cut = |end| Answer { end, ..unmeasured() };
-    for (script, resumes) in [
-        (vec![], 0),
-        (vec![cut(End::Close(3 << 20)), cut(End::Reset(5 << 20))], 2),
-        (vec![cut(End::Close(100 << 10))], 0),
-    ] {
-        let server = Server::new(&image, script, unmeasured());
-        for verify in [Verify::Sample, Verify::All] {
-            let mut request = ask(&server.url(), ImageFormat::Raw, &image);
-            request.verify = verify;
-            let (disk, progress) = (Arc::new(MemDisk::new(12 << 20)), ProgressCell::default());
-            let device: Arc<dyn BlockDevice> = disk.clone();
-            let result =
-                write_patiently(&request, &device, no_trust(), &progress, &CancelFlag::default(), &hasty());
-            let report = result.unwrap_or_else(|e| panic!("{}", e.for_operator()));
-            assert_eq!(left(&disk.content(), &image), Left::Complete);
-            assert_eq!((report.received.0, report.virtual_size.0), (SIZE as u64, SIZE as u64));
-            let told = progress.latest();
-            assert_eq!((told.bytes_done, told.bytes_total), (SIZE as u64, None));
-            if verify == Verify::Sample {
-                assert_eq!(report.resumes, resumes);
-            }
-        }
-    }
-}
-
-#[test]
-fn an_answer_up_to_the_end_of_the_connection_is_an_image_too() {
-    let image = image();
-    let whole = [&b"HTTP/1.0 200 OK\r\n\r\n"[..], &image].concat();
-    for (bytes, expected) in [(&whole[..], Left::Complete), (&whole[..5 << 20], Left::Blank)] {
-        let raw: &'static [u8] = bytes.to_vec().leak();
-        let (text, left) = serve(vec![], Answer { raw: Some(raw), ..Answer::default() });
-        assert_eq!(left, expected, "{text}");
-        assert!(left == Left::Complete || text.starts_with("the image's digest is"), "{text}");
-    }
-}
-
-#[test]
-fn an_image_of_unknown_length_may_turn_out_too_long_or_another() {
-    let image = image();
-    for (disk, answer, expected) in [
-        (
-            6 << 20,
-            unmeasured(),
-            "the image needs 7.0 MiB (7340032 bytes), the disk /dev/mem0 has only 6.0 MiB",
-        ),
-        (12 << 20, Answer { flip: Some(5_000_000), ..unmeasured() }, "the image's digest is "),
-    ] {
-        let server = Server::new(&image, [], answer);
-        let (result, disk) = write(&ask(&server.url(), ImageFormat::Raw, &image), MemDisk::new(disk));
-        assert!(words(&result).starts_with(expected), "{}", words(&result));
-        assert_eq!(left(&disk.content(), &image), Left::Blank);
-    }
-}
-
-#[test]
-fn a_qcow2_needs_a_length() {
-    let file = qcow2(&image(), &["-c"]);
-    let server = Server::new(&file, [], unmeasured());
-    let (result, disk) = write(&ask(&server.url(), ImageFormat::Qcow2, &file), MemDisk::new(12 << 20));
-    assert_eq!(
-        words(&result),
-        format!(
-            "'{URL}' is not a usable image URL: the server does not say how long it is (no Content-Length), and where the \
-             tables of a qcow2 lead cannot be checked without that"
-        )
-    );
-    assert_eq!(left(&disk.content(), b"never"), Left::Untouched);
-}
-
-#[test]
-fn bytes_behind_the_end_are_refused() {
-    let (text, left) = later(Answer { chunked: true, extra: 5, ..Answer::default() });
-    assert_eq!(text, format!("{URL} delivers more than the 8.0 MiB (8388608 bytes) it announced{BLANK}"));
-    assert_eq!(left, Left::Blank);
-    // Behind a Content-Length they are no part of the body.
-    assert_eq!(later(Answer { extra: 5, ..Answer::default() }).1, Left::Complete);
-}
-
 #[test]
 fn no_http_at_all_is_an_error_in_words() {
     for raw in [
@@ -393,42 +309,6 @@ fn the_authorization_stays_with_its_host() {
     assert!(there.seen().iter().skip(1).all(|r| r.path == "/disk.img" && r.headers.contains_key("range")));
 }
 
-#[test]
-fn a_second_url_takes_over() {
-    let image = image();
-    let bad = Server::new(&image, [Answer::default()], Answer::end(End::Reset(100 << 10)));
-    let good = Server::honest(&image);
-    for first in
-        [bad.url(), Server::new(&image, [], Answer::status(404)).url(), "http://127.0.0.1:9/x".into()]
-    {
-        let mut request = ask(&first, ImageFormat::Raw, &image);
-        request.image.urls.push(good.url());
-        let (result, disk) = write(&request, MemDisk::new(SIZE as u64));
-        assert_eq!(words(&result), "complete");
-        assert_eq!(left(&disk.content(), &image), Left::Complete);
-    }
-}
-
-/// Writes from two places, and what the agent's log says of it.
-fn write_from_two(
-    first: &Server,
-    second: &Server,
-    image: &[u8],
-) -> (Result<WriteReport, ImageError>, String) {
-    let mut request = ask(&first.url(), ImageFormat::Raw, image);
-    request.image.urls.push(second.url());
-    let patience = Patience { attempts: 1, ..hasty() };
-    let log = Log::default();
-    let kept = log.clone();
-    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || kept.clone()).finish();
-    let (result, disk) = tracing::subscriber::with_default(subscriber, || {
-        write_with(&request, MemDisk::new(SIZE as u64), &patience, &CancelFlag::default())
-    });
-    let end = if result.is_ok() { Left::Complete } else { Left::Blank };
-    assert_eq!(left(&disk.content(), image), end);
-    (result, String::from_utf8(unpoisoned(&log.0).clone()).unwrap())
-}
-
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -440,59 +320,6 @@ impl std::io::Write for Log {
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
     }
-}
-
-#[test]
-fn a_url_that_refuses_does_not_end_what_another_can_finish() {
-    let image = image();
-    let shorter = Arc::new(image[..3 << 20].to_vec());
-    let cut = || [Answer::default(), Answer::end(End::Close(2 << 20)), Answer::end(End::Close(2 << 20))];
-    for other in [
-        Answer::status(404),
-        Answer::redirect("ftp://127.0.0.1/x"),
-        Answer { content: Some(shorter.clone()), ..Answer::default() },
-        Answer { content: Some(shorter.clone()), ..Answer::no_ranges() },
-    ] {
-        let (good, bad) =
-            (Server::new(&image, cut(), Answer::default()), Server::new(&image, [], other.clone()));
-        let (result, _) = write_from_two(&good, &bad, &image);
-        assert_eq!(words(&result), "complete", "{other:?}");
-        assert_eq!(bad.seen().len(), 1, "it is not asked again: {other:?}");
-    }
-}
-
-#[test]
-fn every_url_has_all_its_tries_whatever_becomes_of_the_others() {
-    let image = image();
-    let refusing = Server::new(&image, [Answer::status(503), Answer::status(503)], Answer::status(404));
-    let (begin, reset) = (Answer::default(), Answer::end(End::Reset(0)));
-    // Three tries each: this one is good at its third.
-    let script = [begin, Answer::end(End::Close(100 << 10)), reset.clone()];
-    let good = Server::new(&image, script, Answer::default());
-    assert_eq!(words(&write_from_two(&good, &refusing, &image).0), "complete");
-    // When none is left, the last one's word is the end.
-    let cut = Server::new(&image, [Answer::default()], reset);
-    let refusing = Server::new(&image, [], Answer::status(404));
-    let (result, _) = write_from_two(&cut, &refusing, &image);
-    assert!(
-        words(&result).starts_with(&format!("fetching {URL} failed at byte 1048576 after 4 tries: ")),
-        "{result:?}"
-    );
-}
-
-#[test]
-fn a_failure_is_told_of_the_url_that_failed() {
-    let image = image();
-    let first = Server::new(&image, [Answer::default()], Answer::end(End::Close(2 << 20)));
-    let second = Server::honest(&image);
-    let (result, log) = write_from_two(&first, &second, &image);
-    assert_eq!(words(&result), "complete");
-    let told = format!(
-        "the transfer from {} broke at byte 3145728 (the connection ended after 3145728 bytes), trying {} ",
-        first.url(),
-        second.url()
-    );
-    assert!(log.contains(&told), "{log}");
 }
 
 #[test]
@@ -663,74 +490,4 @@ fn a_cancelled_write_ends_soon_and_blank() {
     assert_eq!(words(&result), format!("stopped by request{BLANK}"));
     assert!(started.elapsed() < Duration::from_secs(8));
     assert_eq!(left(&disk.content(), &image), Left::Blank);
-}
-
-/// Writes onto a disk with this fault; the disk must be in a state that boots nothing wrong.
-fn on_faulty(file: &[u8], format: ImageFormat, image: &[u8], fault: Fault, name: &str) -> String {
-    let server = Server::honest(file);
-    let disk = MemDisk::new(12 << 20).with_fault(fault);
-    let (result, disk) = write(&ask(&server.url(), format, file), disk);
-    let (text, content) = (words(&result), disk.content());
-    let state = left(&content, image);
-    match &result {
-        Ok(_) => assert_eq!(state, Left::Complete, "{name} {fault:?}: {text}"),
-        // What cannot be written cannot be blanked either; then the operator is told.
-        Err(ImageError::NotBlanked { .. }) => {
-            assert_ne!(state, Left::Complete, "{name} {fault:?}: {text}");
-            assert!(text.contains("could NOT be blanked"), "{text}");
-        }
-        Err(_) => assert_eq!(state, Left::Blank, "{name} {fault:?}: {text}"),
-    }
-    text
-}
-
-#[test]
-fn every_fault_of_the_disk_ends_blank_or_in_words() {
-    let image = image();
-    let packed = qcow2(&image, &["-c"]);
-    let mut failed = 0;
-    for seed in 0..40u64 {
-        let mut rng = Rng::new(seed);
-        let at = match rng.below(4) {
-            0 => rng.below(MIB),
-            1 => (12 << 20) - 1 - rng.below(MIB),
-            _ => rng.below(12 << 20),
-        };
-        for fault in [Fault::Write(at), Fault::Read(at), Fault::Lost(at)] {
-            let (file, format) =
-                if rng.below(2) == 0 { (&image, ImageFormat::Raw) } else { (&packed, ImageFormat::Qcow2) };
-            let text = on_faulty(file, format, &image, fault, &format!("seed {seed}"));
-            failed += usize::from(text != "complete");
-        }
-    }
-    assert!(failed > 40, "only {failed} faults were noticed");
-    for flush in 0..8 {
-        let text = on_faulty(&image, ImageFormat::Raw, &image, Fault::Flush(flush), "flush");
-        assert_eq!(text != "complete", flush < 6, "flush {flush}: {text}");
-    }
-}
-
-#[test]
-fn faults_of_the_disk_are_named() {
-    let image = image();
-    let check = |fault: Fault, expected: &str| {
-        let text = on_faulty(&image, ImageFormat::Raw, &image, fault, "named");
-        assert_eq!(text, expected);
-    };
-    check(
-        Fault::Flush(0),
-        &format!("flushing /dev/mem0 (after blanking both ends): cache flush failed{BLANK}"),
-    );
-    check(Fault::Flush(1), &format!("flushing /dev/mem0 (after the body): cache flush failed{BLANK}"));
-    check(
-        Fault::Write(5),
-        "blanking /dev/mem0 at byte 0: medium error; /dev/mem0 could NOT be blanked (blanking /dev/mem0 at byte 0: \
-         medium error); do not boot from it",
-    );
-    check(
-        Fault::Lost(5),
-        "/dev/mem0 gives back other bytes at 0 than were written: the disk, its cable or its controller is faulty; \
-         /dev/mem0 could NOT be blanked (/dev/mem0 gives back other bytes at 0 than were written: the disk, its cable \
-         or its controller is faulty); do not boot from it",
-    );
 }
